@@ -1,0 +1,166 @@
+"""The whole configuration: the parts' option models put together, and where each value came from.
+
+`RealtimeConfig.load` reads, in rising precedence: defaults, a TOML file, a `.env` file, the environment, keywords. No part gets the whole of it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from dotenv import dotenv_values
+from pydantic import Field
+
+from .auth.authentication import AuthenticationOptions
+from .auth.origin import CorsOptions
+from .errors import ConfigurationError
+from .hub.connections import ConnectionOptions
+from .hub.rooms import RoomOptions
+from .options import Count, Options, Seconds
+from .pipeline.authorization import AuthorizationOptions
+from .pipeline.throttle import LimitOptions
+
+DEFAULT_PORT = 3001
+
+
+class HeartbeatOptions(Options):
+    """Seconds between pings, and of silence after which a connection is given up (4012). None = off."""
+
+    interval: Seconds | None = 30.0
+    timeout: Seconds | None = 60.0
+
+
+class CompressionOptions(Options):
+    """permessage-deflate (RFC 7692), without context takeover. Off by default: it costs CPU, and memory at the clients."""
+
+    enabled: bool = False
+    threshold: Count = 1024
+    """Bytes from which a message is compressed."""
+
+
+class TlsOptions(Options):
+    """Files in PEM. The key may stand in the certificate's file."""
+
+    certificate: Path
+    key: Path | None = None
+
+
+class DatabaseOptions(Options):
+    """Where events are stored."""
+
+    url: str = "sqlite:///realtime.db"
+
+
+class RetentionOptions(Options):
+    """How long, in seconds, and how many per room."""
+
+    duration: Seconds | None = 7 * 86_400.0
+    max_messages: Count | None = 100_000
+
+
+class PersistenceOptions(Options):
+    """The store. Its options are checked now and obeyed once the store is there; until then events live in memory, for the recovery window."""
+
+    database: DatabaseOptions = Field(default_factory=DatabaseOptions)
+    retention: RetentionOptions = Field(default_factory=RetentionOptions)
+
+
+class ScalingOptions(Options):
+    """One node or several."""
+
+    enabled: bool = False
+    instance_id: str | None = None
+    instance_url: str | None = None
+
+
+class RealtimeConfig(Options):
+    """Every option of a server, by group."""
+
+    host: str = "0.0.0.0"
+    port: int = Field(DEFAULT_PORT, ge=0, le=65_535)
+    cors: CorsOptions = Field(default_factory=CorsOptions)
+    authentication: AuthenticationOptions = Field(default_factory=AuthenticationOptions)
+    authorization: AuthorizationOptions = Field(default_factory=AuthorizationOptions)
+    rooms: RoomOptions = Field(default_factory=RoomOptions)
+    connections: ConnectionOptions = Field(default_factory=ConnectionOptions)
+    heartbeat: HeartbeatOptions | None = None
+    limits: LimitOptions = Field(default_factory=lambda: LimitOptions())
+    compression: CompressionOptions = Field(default_factory=CompressionOptions)
+    persistence: PersistenceOptions = Field(default_factory=PersistenceOptions)
+    scaling: ScalingOptions = Field(default_factory=ScalingOptions)
+    tls: TlsOptions | None = None
+    trusted_proxies: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls, *, file: str | Path | None = None, environment: Mapping[str, str] | None = None, env_file: str | Path | None = ".env", **keywords: Any
+    ) -> tuple[Self, dict[str, str]]:
+        """The configuration, and by dotted path where each value that is not a default came from.
+
+        `file`: TOML. `environment`: default `os.environ`. `keywords` may be nested mappings. Raises `ConfigurationError`.
+        """
+        merged: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        if file is not None:
+            _merge(merged, _read_toml(Path(file)), f"file {file}", sources)
+        if env_file is not None and Path(env_file).is_file():
+            pairs = {key: value for key, value in dotenv_values(env_file).items() if value is not None}
+            _merge(merged, from_environment(pairs), f"file {env_file}", sources)
+        _merge(merged, from_environment(os.environ if environment is None else environment), "environment", sources)
+        _merge(merged, keywords, "keyword", sources)
+        return cls.parse("", merged), sources
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options that the documented variables set. Raises `ConfigurationError` for a variable that cannot be read."""
+    found: dict[str, Any] = {}
+    for name, path in VARIABLES.items():
+        if (value := environment.get(name)) not in (None, ""):
+            target = found
+            *groups, last = path.split(".")
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[last] = value
+    if environment.get("REDIS_URL") and found.get("scaling", {}).get("enabled", "false").lower() in _YES:
+        raise ConfigurationError("ENABLE_SCALING: several nodes are not supported by this version; unset it to run one node")
+    return found
+
+
+_YES = ("1", "true", "yes", "on")
+
+VARIABLES = {
+    "REALTIME_HOST": "host",
+    "REALTIME_PORT": "port",
+    "REALTIME_CORS_ORIGIN": "cors.origin",
+    "JWT_SECRET": "authentication.jwt_secret",
+    "JWT_EXPIRES_IN": "authentication.expires_in",
+    "DATABASE_URL": "persistence.database.url",
+    "ENABLE_SCALING": "scaling.enabled",
+    "INSTANCE_ID": "scaling.instance_id",
+    "INSTANCE_URL": "scaling.instance_url",
+}
+"""Environment variable → option."""
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def _merge(target: dict[str, Any], values: Mapping[str, Any], source: str, sources: dict[str, str], path: str = "") -> None:
+    for key, value in values.items():
+        dotted = f"{path}{key}"
+        if isinstance(value, Mapping) and key not in ("patterns", "permissions", "roles"):
+            nested = target.get(key)
+            target[key] = dict(nested) if isinstance(nested, Mapping) else {}
+            _merge(target[key], value, source, sources, f"{dotted}.")
+        elif value is not None or source == "keyword":
+            target[key] = value
+            sources[dotted] = source

@@ -1,0 +1,101 @@
+"""A room of this node as a value: who is in it, by socket and by user. No limits, no rights, no network: those are `rooms` and the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from ..auth.user import User
+from ..clock import Timer
+from ..protocol.codec import Encoding
+from .socket import Socket
+
+
+class RoomSettings(Struct, frozen=True):
+    """What one room allows. `max_users`: distinct users, None = no limit."""
+
+    max_users: int | None = 100
+    allow_guests: bool = False
+
+
+class RoomInfo(Struct, frozen=True):
+    """A room at one moment. `created_at`: Unix time. `user_count` counts users, `connection_count` sockets."""
+
+    id: str
+    name: str
+    type: str
+    settings: RoomSettings
+    created_at: float
+    user_count: int
+    connection_count: int
+
+
+class Presence:
+    """A user in a room: with how many sockets, and whether the application itself put him there."""
+
+    __slots__ = ("held", "since", "sockets", "user")
+
+    def __init__(self, user: User | None, since: float) -> None:
+        self.user = user
+        self.since = since
+        self.sockets = 0
+        self.held = False
+
+
+class Room:
+    """Members are sockets, grouped by the encoding of their frames: one frame is built per group."""
+
+    __slots__ = ("created_at", "departed", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
+
+    def __init__(self, room_id: str, name: str, type: str, settings: RoomSettings, created_at: float) -> None:
+        self.id = room_id
+        self.name = name
+        self.type = type
+        self.settings = settings
+        self.created_at = created_at
+        self.groups: dict[Encoding, dict[Socket, None]] = {}
+        self.joining: dict[Socket, list[Any] | None] = {}
+        """Sockets on their way in: live events wait here for them (None: they read the log, nothing needs to wait)."""
+        self.users: dict[str, Presence] = {}
+        self.watchers: dict[Socket, None] = {}
+        self.departed: dict[str, tuple[User, float]] = {}
+        """Users who left, and when (monotonic): a filter decided at publish counts them while they may still recover."""
+        self.empty_timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Room {self.id} users={len(self.users)}>"
+
+    @property
+    def sockets(self) -> list[Socket]:
+        return [socket for group in self.groups.values() for socket in group] + list(self.joining)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.users
+
+    def go_live(self, socket: Socket) -> None:
+        """From now on the room's events go to this socket as they come."""
+        self.joining.pop(socket, None)
+        self.groups.setdefault(socket.encoding, {})[socket] = None
+
+    def hold(self, socket: Socket) -> None:
+        """Have live events wait for a member, as for one on its way in."""
+        watches = socket in self.watchers
+        self.drop(socket)
+        self.joining[socket] = []
+        if watches:
+            self.watchers[socket] = None
+
+    def drop(self, socket: Socket) -> None:
+        """Take a socket out of every index."""
+        self.joining.pop(socket, None)
+        self.watchers.pop(socket, None)
+        group = self.groups.get(socket.encoding)
+        if group is not None:
+            group.pop(socket, None)
+            if not group:
+                del self.groups[socket.encoding]
+
+    def info(self) -> RoomInfo:
+        return RoomInfo(self.id, self.name, self.type, self.settings, self.created_at, len(self.users), len(self.sockets))

@@ -1,0 +1,98 @@
+"""Option models: the base that every part's own options share, and how a mistake in one becomes a sentence.
+
+An option model is frozen and stands beside the class that obeys it. `Options.parse` takes a plain mapping or a model and raises `ConfigurationError`,
+which names each wrong option by its dotted path, what was given and what is allowed. Secrets are `SecretStr` and are never echoed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import ValidationError as PydanticValidationError
+
+from .errors import ConfigurationError
+
+
+def _seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+"""A duration: seconds as a number, or a `timedelta`. More than zero."""
+
+Count = Annotated[int, Field(ge=1)]
+"""A limit that counts things: at least 1. Where the option allows it, `None` = off."""
+
+
+class Options(BaseModel):
+    """Base of all option models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, hide_input_in_errors=True)
+
+    @classmethod
+    def parse(cls, path: str, value: Self | Mapping[str, Any] | None) -> Self:
+        """The model that `value` describes. `path`: where it stands, for the error ("cors"; "" for the top).
+
+        Raises `ConfigurationError`.
+        """
+        if isinstance(value, cls):
+            return value
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{path or 'options'}: {shown(value)} was given; allowed is a mapping of options ({', '.join(cls.model_fields)})")
+        try:
+            return cls.model_validate(dict(value))
+        except PydanticValidationError as error:
+            raise ConfigurationError("\n".join(_sentence(cls, path, value, dict(one)) for one in error.errors(include_url=False))) from None
+
+
+def shown(value: object) -> str:
+    """How a given value is named in an error: short, and without a secret."""
+    if isinstance(value, SecretStr):
+        return "a secret"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _sentence(model: type[BaseModel], path: str, given: object, error: dict[str, Any]) -> str:
+    where = [str(part) for part in error["loc"]]
+    dotted = ".".join(([path] if path else []) + where)
+    owner, secret = _owner(model, where)
+    if error["type"] == "extra_forbidden":
+        known = list(owner.model_fields) if owner else []
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        return f"{dotted}: there is no such option" + (f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"{dotted}: is required"
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    value = given
+    for part in where:
+        try:
+            value = value[part]  # type: ignore[index]
+        except (TypeError, KeyError, IndexError):
+            break
+    if error["type"] == "value_error":
+        return f"{dotted}: {message}" if dotted else message
+    return f"{dotted}: {'a secret' if secret else shown(value)} was given; allowed is {message}"
+
+
+def _owner(model: type[BaseModel], where: list[str]) -> tuple[type[BaseModel] | None, bool]:
+    """The model in which the last part of `where` stands, and whether it is a secret there."""
+    current: type[BaseModel] | None = model
+    for part in where[:-1]:
+        field = current.model_fields.get(part) if current else None
+        current = _model_in(field.annotation) if field else None
+    field = current.model_fields.get(where[-1]) if current and where else None
+    return current, bool(field and SecretStr in (field.annotation, *get_args(field.annotation)))
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,271 @@
+"""Publishing: from what the application says to an event with a position. Which sockets get it is `fanout`'s business."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from ..auth.user import User
+from ..backends.base import Audience, Broker, Draft, LoggedEvent, Receipt
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import ConfigurationError, MessageTooLarge, ValidationError
+from ..hub.connections import ConnectionPool
+from ..hub.rooms import RoomManager, RoomPattern
+from ..metrics import Metrics
+from ..protocol.codec import encode_json
+from ..protocol.limits import ALL, BROADCAST_BYTES, ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
+from ..protocol.messages import RESERVED
+from .fanout import Fanout
+from .filters import Filters, Predicate, Where, decide
+
+Filter = Where | str | Predicate
+
+_prefix = secrets.token_urlsafe(8)
+_numbers = count(1)
+
+
+def new_id() -> str:
+    """An id for an event, unique among all nodes."""
+    return f"{_prefix}-{next(_numbers):x}"
+
+
+class Broadcast(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One item of `broadcast_many`. Exactly one of `room`, `user` (an id) and `all` (True) says to whom."""
+
+    event: str
+    data: Any = None
+    room: str | None = None
+    user: str | None = None
+    all: bool = False
+    filter: Any = None
+    exclude: list[str] = []
+    idempotency_key: str | None = None
+    volatile: bool = False
+    persist: bool = True
+
+
+class Sending:
+    """What a broadcaster works with; a server has one, and every broadcaster made for that server shares it."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        rooms: RoomManager | None = None,
+        pool: ConnectionPool | None = None,
+        fanout: Fanout | None = None,
+        filters: Filters | None = None,
+        metrics: Metrics | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int | None = BROADCAST_BYTES,
+    ) -> None:
+        self.broker = broker
+        self.rooms = rooms
+        self.pool = pool
+        self.fanout = fanout
+        self.filters = filters or Filters()
+        self.metrics = metrics or Metrics()
+        self.clock = clock
+        self.max_bytes = max_bytes
+
+    async def publish(self, draft: Draft) -> Receipt:
+        """Give a draft its position."""
+        receipt = await self.broker.publish(draft)
+        self.metrics.events += not receipt.duplicate
+        return receipt
+
+
+class HasSending(Protocol):
+    """A server, as far as a broadcaster knows it."""
+
+    @property
+    def sending(self) -> Sending: ...
+
+
+class EventBroadcaster:
+    """Sends events to rooms, users and everybody.
+
+    Made for a server (`server=`, and `rooms=`, which then are the server's rooms too), or for a broker alone (`broker=`) in a process without sockets.
+
+    Every broadcast returns once the event has its position in the room's log; delivery does not wait for any member. Cancelling leaves the outcome
+    unknown: repeat it with the same `idempotency_key`.
+    """
+
+    def __init__(self, *, server: HasSending | None = None, rooms: RoomManager | None = None, broker: Broker | None = None) -> None:
+        if (server is None) == (broker is None):
+            raise ConfigurationError("EventBroadcaster: exactly one of server= and broker= is needed")
+        self._sending = server.sending if server is not None else Sending(broker=broker, rooms=rooms)  # type: ignore[arg-type]
+        if server is not None and rooms is not None and self._sending.rooms is not None:
+            rooms.share(self._sending.rooms)
+
+    def filter(self, name: str) -> Callable[[Predicate], Predicate]:
+        """Register a filter under a name, with which it travels to other nodes and into recovery: `@broadcaster.filter("approvers")`.
+
+        The function takes a `User` and returns whether he gets the event; then pass `filter="approvers"`, or the function itself.
+        """
+
+        def register(predicate: Predicate) -> Predicate:
+            self._sending.filters.add(name, predicate)
+            return predicate
+
+        return register
+
+    async def broadcast_to_room(
+        self,
+        room_id: str,
+        event: str,
+        data: Any = None,
+        *,
+        filter: Filter | None = None,
+        exclude: Iterable[str] = (),
+        idempotency_key: str | None = None,
+        volatile: bool = False,
+        persist: bool = True,
+    ) -> Receipt:
+        """Send an event to the members of a room.
+
+        `filter`: `where(...)`, the name of a registered filter, or a callable `User -> bool`, which is decided now, for the users who are in the room or
+        left it within the recovery window. `exclude`: user ids. `idempotency_key`: repeating it within 5 minutes publishes once. `volatile`: no
+        position, no log, dropped for members who are behind. `persist=False`: a position, but no payload in the store.
+
+        Raises `ProtocolError` (names), `MessageTooLarge`, `ValidationError` (data that JSON cannot express), `IdempotencyConflict`, `BrokerUnavailable`.
+        """
+        check_name("room", room_id)
+        return await self._publish(room_id, event, data, filter, exclude, idempotency_key, volatile, persist)
+
+    async def broadcast_to_user(
+        self, user_id: str, event: str, data: Any = None, *, idempotency_key: str | None = None, volatile: bool = False, persist: bool = True
+    ) -> Receipt:
+        """Send an event to every connection of a user, through his own stream: ordered, and recovered after a reconnect. Else as `broadcast_to_room`."""
+        return await self._publish(user_stream(user_id), event, data, None, (), idempotency_key, volatile, persist)
+
+    async def broadcast_to_all(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        filter: Filter | None = None,
+        exclude: Iterable[str] = (),
+        idempotency_key: str | None = None,
+        volatile: bool = False,
+        persist: bool = True,
+    ) -> Receipt:
+        """Send an event to every authenticated connection. Else as `broadcast_to_room`."""
+        return await self._publish(ALL, event, data, filter, exclude, idempotency_key, volatile, persist)
+
+    async def broadcast_many(self, items: Iterable[Broadcast | Mapping[str, Any]]) -> list[Receipt]:
+        """Send several events, in order; one receipt for each. All are checked before the first is sent.
+
+        Items are `Broadcast`s or mappings with the same members (`{"room": …, "event": …, "data": …}`). Raises as `broadcast_to_room` does.
+        """
+        drafts = [self._draft_of(item if isinstance(item, Broadcast) else _broadcast(item)) for item in items]
+        return [await self._send(draft, volatile) for draft, volatile in drafts]
+
+    # — inside —
+
+    async def _publish(
+        self,
+        room_id: str,
+        event: str,
+        data: Any,
+        filter: Filter | None,
+        exclude: Iterable[str],
+        key: str | None,
+        volatile: bool,
+        persist: bool,
+    ) -> Receipt:
+        return await self._send(self._draft(room_id, event, data, filter, exclude, key, persist), volatile)
+
+    async def _send(self, draft: Draft, volatile: bool) -> Receipt:
+        if not volatile:
+            return await self._sending.publish(draft)
+        if self._sending.fanout is None:
+            raise ConfigurationError("EventBroadcaster: volatile events need a server; this broadcaster has a broker alone")
+        stamp = datetime.fromtimestamp(self._sending.clock.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._sending.fanout.send_volatile(LoggedEvent(draft.room, draft.event, draft.data, draft.id, "", 0, stamp, None, draft.audience))
+        return Receipt(draft.id, draft.room, None)
+
+    def _draft_of(self, item: Broadcast) -> tuple[Draft, bool]:
+        if (item.room is not None) + (item.user is not None) + item.all != 1:
+            raise ValidationError("broadcast_many: each item needs exactly one of room, user and all")
+        if item.room is not None:
+            check_name("room", item.room)
+        room_id = item.room if item.room is not None else user_stream(item.user) if item.user is not None else ALL
+        return self._draft(room_id, item.event, item.data, item.filter, item.exclude, item.idempotency_key, item.persist), item.volatile
+
+    def _draft(
+        self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool
+    ) -> Draft:
+        check_name("event", event)
+        if event in RESERVED:
+            raise ValidationError(f"The event name {event!r} is reserved for the protocol.")
+        if key is not None and not 1 <= len(key) <= ID_LENGTH:
+            raise ValidationError(f"idempotency_key: 1–{ID_LENGTH} characters are allowed")
+        text = self._encoded(data)
+        audience = self._audience(room_id, filter, exclude)
+        rooms = self._sending.rooms
+        pattern = rooms.pattern(room_id) if rooms is not None and not is_own_stream(room_id) else RoomPattern()
+        return Draft(
+            room_id,
+            event,
+            text,
+            key or new_id(),
+            audience=audience,
+            keyed=key is not None,
+            persist=persist,
+            ephemeral=pattern.ephemeral,
+            history_size=pattern.history_size,
+            history_ttl=pattern.history_ttl,
+        )
+
+    def _encoded(self, data: Any) -> bytes:
+        try:
+            text = encode_json(data)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValidationError(f"The data cannot be sent: {error}") from None
+        if self._sending.max_bytes is not None and len(text) > self._sending.max_bytes:
+            raise MessageTooLarge(f"The data has {len(text)} bytes; at most {self._sending.max_bytes} are sent to a room.")
+        if is_suspect(text):
+            check_value(msgspec.json.decode(text))
+        return text
+
+    def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:
+        if isinstance(exclude, str):
+            raise ValidationError("exclude: a list of user ids is expected, not one text")
+        excluded = frozenset(exclude)
+        if filter is None:
+            return Audience(exclude=excluded) if excluded else None
+        if isinstance(filter, Where):
+            return Audience(where=dict(filter), exclude=excluded)
+        filters = self._sending.filters
+        name = filter if isinstance(filter, str) else filters.name_of(filter)
+        if name is not None:
+            if name not in filters:
+                raise ConfigurationError(f"filter: there is no filter {name!r}; registered are: {', '.join(filters.names()) or 'none'}")
+            return Audience(filter=name, exclude=excluded)
+        if not callable(filter):
+            raise ConfigurationError(f"filter: where(…), a registered name or a function is expected, not {type(filter).__name__}")
+        users = frozenset(user.id for user in self._within_reach(room_id) if decide(filter, user))
+        return Audience(users=users, exclude=excluded)
+
+    def _within_reach(self, room_id: str) -> list[User]:
+        if room_id == ALL and self._sending.pool is not None:
+            return list({socket.user.id: socket.user for socket in self._sending.pool if socket.user is not None}.values())
+        if self._sending.rooms is None:
+            raise ConfigurationError("filter: a function is decided for the users present, whom a broadcaster with a broker alone does not know; use where(…)")
+        return self._sending.rooms.users_within_reach(room_id)
+
+
+def _broadcast(item: Mapping[str, Any]) -> Broadcast:
+    try:
+        return Broadcast(**item)
+    except TypeError:
+        raise ValidationError(
+            f"broadcast_many: an item has the members {sorted(map(str, item))}; `event` is needed; allowed: {', '.join(Broadcast.__struct_fields__)}"
+        ) from None

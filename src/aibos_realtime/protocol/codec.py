@@ -1,0 +1,189 @@
+"""Bytes ⇄ messages, in JSON and in MessagePack: the same messages, the same checks, one class each.
+
+`data` of a client's message stays undecoded until somebody needs it: a publish that is only passed on is checked, and passed on as it came.
+Inside the server the data of an event is JSON text; a MessagePack member costs one conversion per event, not per member.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ..errors import ProtocolError
+from . import deflate, frames
+from .limits import ID_LENGTH, INTEGER, REF_LENGTH, check_name, check_value, is_suspect
+from .messages import SUBPROTOCOL, SUBPROTOCOL_MSGPACK, ClientMessage, Ref
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What decoding raises for input that is not valid."""
+
+
+class Answer(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Server → one client: an answer (with the client's `ref`), a call (with the server's), or an event to this socket alone."""
+
+    event: str
+    ref: Ref | UnsetType = UNSET
+    data: Any = UNSET
+
+
+class RoomFrame(Struct, frozen=True, omit_defaults=True, rename="camel", gc=False):
+    """Server → members of a room: an event with its place, the same bytes for each of them. A notice has no offset and no id."""
+
+    event: str
+    room: str
+    offset: int | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    data: Any = UNSET
+    user_id: str | UnsetType = UNSET
+    timestamp: str | UnsetType = UNSET
+
+
+class Codec(Protocol):
+    """One way to write the messages down."""
+
+    subprotocol: str
+    opcode: int
+
+    def decode(self, payload: bytes) -> ClientMessage:
+        """A client's message, envelope checked, `data` not. Raises `ProtocolError`."""
+
+    def encode(self, message: Struct) -> bytes: ...
+
+    def value(self, data: Raw | UnsetType) -> Any:
+        """`data` as plain Python values, checked by `limits.check_value`. Raises `ProtocolError`."""
+
+    def to_json(self, data: Raw | UnsetType) -> bytes:
+        """`data` as checked JSON text. Raises `ProtocolError`."""
+
+    def from_json(self, data: bytes) -> Any:
+        """JSON text of an event's data, as what `encode` takes for a `data` member."""
+
+
+_REF = re.compile(r"[^\x00-\x1f\x7f]{1,%d}" % REF_LENGTH)
+_ID = re.compile(r"[^\x00-\x1f\x7f]{1,%d}" % ID_LENGTH)
+
+
+def _check_envelope(message: ClientMessage) -> ClientMessage:
+    check_name("event", message.event)
+    if message.room is not None:
+        check_name("room", message.room)
+    ref = message.ref
+    if ref is not None and not (-INTEGER <= ref <= INTEGER if type(ref) is int else _REF.fullmatch(str(ref)) is not None):
+        raise ProtocolError(f"The ref is not valid: an integer within ±2^53, or a text of 1–{REF_LENGTH} characters, is allowed.")
+    if message.id is not None and _ID.fullmatch(message.id) is None:
+        raise ProtocolError(f"The id is not valid: a text of 1–{ID_LENGTH} characters is allowed.")
+    return message
+
+
+class JsonCodec:
+    """Subprotocol `aibos.realtime.v1`, text frames."""
+
+    subprotocol = SUBPROTOCOL
+    opcode = frames.TEXT
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(ClientMessage)
+        self._encoder = msgspec.json.Encoder(enc_hook=_encode_other)
+        self.encode = self._encoder.encode
+
+    def decode(self, payload: bytes) -> ClientMessage:
+        try:
+            message = self._decoder.decode(payload)
+        except MALFORMED:
+            raise ProtocolError('The message is not one of the protocol: an object like {"event": "invoice.created", "data": …} is expected.') from None
+        return _check_envelope(message)
+
+    def value(self, data: Raw | UnsetType) -> Any:
+        if data is UNSET:
+            return None
+        try:
+            value = msgspec.json.decode(data)
+        except MALFORMED:
+            raise ProtocolError("The data is not valid JSON, or nested too deep.") from None
+        if is_suspect(bytes(data)):
+            check_value(value)
+        return value
+
+    def to_json(self, data: Raw | UnsetType) -> bytes:
+        if data is UNSET:
+            return b"null"
+        text = bytes(data)
+        if is_suspect(text):
+            self.value(data)
+        return text
+
+    def from_json(self, data: bytes) -> Any:
+        return Raw(data)
+
+
+class MsgpackCodec:
+    """Subprotocol `aibos.realtime.v1.msgpack`, binary frames. What JSON cannot express (binary, extensions) is refused in `data`."""
+
+    subprotocol = SUBPROTOCOL_MSGPACK
+    opcode = frames.BINARY
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.msgpack.Decoder(ClientMessage)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+        self.encode = self._encoder.encode
+
+    def decode(self, payload: bytes) -> ClientMessage:
+        try:
+            message = self._decoder.decode(payload)
+        except MALFORMED:
+            raise ProtocolError("The message is not one of the protocol: a map with the member `event` is expected.") from None
+        return _check_envelope(message)
+
+    def value(self, data: Raw | UnsetType) -> Any:
+        if data is UNSET:
+            return None
+        try:
+            value = msgspec.msgpack.decode(data)
+        except MALFORMED:
+            raise ProtocolError("The data is not valid MessagePack, or nested too deep.") from None
+        check_value(value)
+        return value
+
+    def to_json(self, data: Raw | UnsetType) -> bytes:
+        value = self.value(data)
+        try:
+            return encode_json(value)
+        except (TypeError, ValueError):
+            raise ProtocolError("The data holds a map whose keys are not text.") from None
+
+    def from_json(self, data: bytes) -> Any:
+        return msgspec.json.decode(data)
+
+
+def _encode_other(value: Any) -> Any:
+    """What msgspec does not know by itself: pydantic models, by their own rules."""
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"{type(value).__name__} cannot be sent: give plain values, dataclasses, msgspec structs or pydantic models")
+    return dump(mode="json", by_alias=True)
+
+
+encode_json = msgspec.json.Encoder(enc_hook=_encode_other).encode
+"""JSON text of what the server's own code sends: plain values, datetimes, Decimals (as text), UUIDs, dataclasses, structs, pydantic models."""
+
+
+class Encoding:
+    """How a socket wants its frames: a codec, and permessage-deflate or not. Few exist; sockets share them, and frames are built once for each."""
+
+    __slots__ = ("codec", "deflate_threshold", "window_bits")
+
+    def __init__(self, codec: Codec, window_bits: int | None = None, deflate_threshold: int = 1024) -> None:
+        self.codec = codec
+        self.window_bits = window_bits
+        self.deflate_threshold = deflate_threshold
+
+    def frame(self, message: Struct) -> bytes:
+        """The whole frame of a message, as a server sends it."""
+        payload = self.codec.encode(message)
+        if self.window_bits is None or len(payload) < self.deflate_threshold:
+            return frames.encode_frame(self.codec.opcode, payload)
+        return frames.encode_frame(self.codec.opcode, deflate.compress(payload, self.window_bits), rsv1=True)
+

@@ -1,0 +1,338 @@
+"""WebSocket frames (RFC 6455, section 5): bytes in, messages out, and back.
+
+One `FrameReader` per connection checks, unmasks, inflates and joins what a peer sends; `encode_frame` builds what we send.
+No socket, no clock, no policy: a violation becomes a close payload, and sending it is the transport's part.
+Permessage-deflate (RFC 7692) is in `deflate`.
+"""
+
+from __future__ import annotations
+
+import sys
+from codecs import utf_8_decode
+
+from aibos_realtime.errors import MessageTooLarge, ProtocolError
+from aibos_realtime.protocol.deflate import Inflater
+
+CONTINUATION = 0
+TEXT = 1
+BINARY = 2
+CLOSE = 8
+PING = 9
+PONG = 10
+FAILED = -1
+"""Not an opcode of the wire: the peer broke the protocol, and the payload is that of the close frame to send."""
+
+_FIN = 0x80
+_RSV = 0x70
+_RSV1 = 0x40
+_FIN_TEXT = _FIN | TEXT
+_FIN_BINARY = _FIN | BINARY
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_MAX_CONTROL = 125
+_MAX_REASON = 123
+_BLOCK = 16384
+_UNLIMITED = sys.maxsize
+
+_from_bytes = int.from_bytes
+
+
+class _Violation(Exception):
+    """The peer broke a rule: `payload` is the close payload that says so."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.payload = close_payload(code, reason)
+
+
+class _Assembly:
+    """A fragmented message between its first and its last fragment."""
+
+    __slots__ = ("opcode", "compressed", "data", "fragments", "rest")
+
+    def __init__(self, opcode: int, compressed: bool) -> None:
+        self.opcode = opcode
+        self.compressed = compressed
+        self.data = bytearray()
+        self.fragments = 0
+        self.rest = b""  # the first bytes of a character that the next fragment completes
+
+    def add(self, payload: bytes, final: bool) -> None:
+        """Raise UnicodeDecodeError as soon as the text cannot become UTF-8 any more."""
+        self.fragments += 1
+        self.data += payload
+        if self.opcode == TEXT and not self.compressed and (self.rest or not payload.isascii()):
+            text = self.rest + payload
+            self.rest = text[utf_8_decode(text, "strict", final)[1] :]
+            if b"\xed\xa0" <= self.rest < b"\xee":  # half a surrogate, which the decoder would let pass until its third byte
+                self.rest.decode()
+
+
+class FrameReader:
+    """What one peer sends, cut into messages.
+
+    masked: True reads a client's frames, which must be masked; False a server's, which must not be (section 5.1).
+    max_message: bytes in one message, counted on the wire and again after inflating; None = no limit.
+    max_fragments: frames that one message may come in, empty ones included; None = no limit.
+    inflater: present if permessage-deflate was negotiated; without it a compressed frame is a violation.
+    """
+
+    __slots__ = ("_masked", "_max_message", "_max_fragments", "_inflater", "_tail", "_need", "_assembly", "_ended", "_quick", "_max_quick")
+
+    def __init__(
+        self, *, masked: bool = True, max_message: int | None = 65536, max_fragments: int | None = 256, inflater: Inflater | None = None
+    ) -> None:
+        self._masked = masked
+        self._max_message = _UNLIMITED if max_message is None else max_message
+        self._max_fragments = _UNLIMITED if max_fragments is None else max_fragments
+        self._inflater = inflater
+        self._tail: bytearray | None = None  # an unfinished frame from its first byte on
+        self._need = 0  # the length of `_tail` from which it is worth looking at again
+        self._assembly: _Assembly | None = None
+        self._ended = False
+        self._quick = masked  # a whole message in one frame can be taken by the short way in `feed`
+        self._max_quick = min(self._max_message, _BLOCK)
+
+    @property
+    def incomplete(self) -> bool:
+        """A frame or a fragmented message has begun and not ended: somebody should be counting the seconds."""
+        return self._tail is not None or self._assembly is not None
+
+    def feed(self, data: bytes | memoryview) -> list[tuple[int, bytes]]:
+        """Take what was received; return the messages and control frames that it completes, in order, as `(opcode, payload)`.
+
+        TEXT is proven to be UTF-8, BINARY and TEXT are whole and inflated. Nothing of `data` is kept by reference.
+        A violation ends the list with `(FAILED, close payload)`: 1002 (protocol), 1007 (content) or 1009 (size).
+        After that, and after CLOSE (section 5.5.1), everything is discarded. Nothing is raised, whatever the bytes.
+        """
+        chunk: bytes | bytearray
+        if self._tail is None:
+            chunk = bytes(data)
+        else:
+            chunk = self._tail
+            chunk += data
+            if len(chunk) < self._need:
+                return []
+            self._tail = None
+        at, size, longest = 0, len(chunk), self._max_quick
+        messages: list[tuple[int, bytes]] = []
+        try:
+            while at < size:
+                if self._quick and at + 8 <= size:
+                    first = chunk[at]
+                    length = chunk[at + 1] - 128
+                    begin = at + 6
+                    if length > 125:
+                        begin = at + 8
+                        length = chunk[at + 2] << 8 | chunk[at + 3] if length == 126 else 0
+                        if length < 126:
+                            length = -1
+                    end = begin + length
+                    if 0 <= length <= longest and end <= size and (first == _FIN_TEXT or first == _FIN_BINARY):
+                        # Unmasking as in `apply_mask`, without the call.
+                        pattern = (chunk[begin - 4 : begin] * ((length + 3) >> 2))[:length]
+                        payload = (_from_bytes(chunk[begin:end], "little") ^ _from_bytes(pattern, "little")).to_bytes(length, "little")
+                        if first == _FIN_TEXT and not payload.isascii():
+                            payload.decode()
+                        messages.append((first & 15, payload))
+                        at = end
+                        continue
+                at = self._take(chunk, at, messages)
+        except _Violation as violation:
+            messages.append((FAILED, violation.payload))
+            self._end()
+        except UnicodeDecodeError:
+            messages.append((FAILED, close_payload(1007, "text is not UTF-8")))
+            self._end()
+        return messages
+
+    def _take(self, chunk: bytes | bytearray, at: int, messages: list[tuple[int, bytes]]) -> int:
+        """Take the frame at `at`, of any kind: return where the next one begins; the end of the chunk if there is nothing more to take."""
+        size = len(chunk)
+        if self._ended:
+            return size
+        if size - at < 2:
+            return self._wait(chunk, at, 2)
+        first, second = chunk[at], chunk[at + 1]
+        self._check_head(first, second)
+        length, begin = second & 127, at + 2
+        if length > 125:
+            wide = 2 if length == 126 else 8
+            begin += wide
+            if size < begin:
+                return self._wait(chunk, at, begin - at)
+            length = _from_bytes(chunk[at + 2 : begin], "big")
+            if length < (126 if wide == 2 else 65536) or length >> 63:
+                raise _Violation(1002, "invalid length")
+        if not first & 8:
+            self._check_room_for(length)
+        begin += 4 if self._masked else 0
+        end = begin + length
+        if size < end:
+            return self._wait(chunk, at, end - at)
+        payload = bytes(chunk[begin:end]) if not self._masked else apply_mask(memoryview(chunk)[begin:end], chunk[begin - 4 : begin])
+        if first & 8:
+            self._take_control(first & 15, payload, messages)
+        else:
+            self._take_data(first, payload, messages)
+        return end
+
+    def _wait(self, chunk: bytes | bytearray, at: int, need: int) -> int:
+        """Keep the chunk from `at` on until there are `need` bytes."""
+        self._tail = bytearray(memoryview(chunk)[at:])
+        self._need = need
+        return len(chunk)
+
+    def _check_head(self, first: int, second: int) -> None:
+        """What the first two bytes of a frame can do wrong (sections 5.2, 5.4, 5.5)."""
+        opcode, reserved = first & 15, first & _RSV
+        # RFC 7692, section 6: RSV1 is on the first frame of a message only, and never on a control frame.
+        if reserved and not (reserved == _RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)):
+            raise _Violation(1002, "reserved bit")
+        if opcode not in _OPCODES:
+            raise _Violation(1002, "reserved opcode")
+        if opcode >= CLOSE:
+            if not first & _FIN:
+                raise _Violation(1002, "fragmented control frame")
+            if second & 127 > _MAX_CONTROL:
+                raise _Violation(1002, "control frame too long")
+        elif opcode == CONTINUATION:
+            if self._assembly is None:
+                raise _Violation(1002, "nothing to continue")
+        elif self._assembly is not None:
+            raise _Violation(1002, "message inside a message")
+        if (second & 0x80 != 0) is not self._masked:
+            raise _Violation(1002, "frame not masked" if self._masked else "frame masked")
+
+    def _check_room_for(self, length: int) -> None:
+        """Refuse an announced length, or one fragment more, before a byte of it is kept."""
+        assembly = self._assembly
+        if assembly is not None:
+            length += len(assembly.data)
+            if assembly.fragments >= self._max_fragments:
+                raise _Violation(1009, "too many fragments")
+        if length > self._max_message:
+            raise _Violation(1009, "message too large")
+
+    def _take_control(self, opcode: int, payload: bytes, messages: list[tuple[int, bytes]]) -> None:
+        if opcode == CLOSE:
+            if payload and not is_close_code(_from_bytes(payload[:2], "big")):  # one byte alone is no valid code either
+                raise _Violation(1002, "invalid close code")
+            payload[2:].decode()
+            self._end()
+        messages.append((opcode, payload))
+
+    def _take_data(self, first: int, payload: bytes, messages: list[tuple[int, bytes]]) -> None:
+        final, opcode, compressed = first & _FIN != 0, first & 15, first & _RSV1 != 0
+        if not final or opcode == CONTINUATION:
+            assembly = self._assembly
+            if assembly is None:
+                assembly = self._assembly = _Assembly(opcode, compressed)
+                self._quick = False
+            assembly.add(payload, final)
+            if not final:
+                return
+            opcode, compressed, payload = assembly.opcode, assembly.compressed, bytes(assembly.data)
+            self._assembly = None
+            self._quick = self._masked
+            proven = not compressed
+        else:
+            proven = False
+        if compressed:
+            payload = self._inflate(payload)
+        if opcode == TEXT and not proven and not payload.isascii():
+            payload.decode()
+        messages.append((opcode, payload))
+
+    def _inflate(self, payload: bytes) -> bytes:
+        assert self._inflater is not None
+        try:
+            return self._inflater.inflate(payload, None if self._max_message == _UNLIMITED else self._max_message)
+        except MessageTooLarge:
+            raise _Violation(1009, "message too large") from None
+        except ProtocolError:
+            raise _Violation(1007, "invalid compressed data") from None
+
+    def _end(self) -> None:
+        self._ended = True
+        self._quick = False
+        self._tail = self._assembly = None
+
+
+def encode_frame(opcode: int, payload: bytes, *, mask: bytes | None = None, rsv1: bool = False, fin: bool = True) -> bytes:
+    """One frame. A server sends no mask; a client four unpredictable bytes (section 5.3). rsv1: the payload begins a compressed message."""
+    size = len(payload)
+    first = opcode | _FIN if fin else opcode
+    if rsv1:
+        first |= _RSV1
+    if mask is not None:
+        return _encode_head(first, size, 0x80) + mask + apply_mask(payload, mask)
+    if size < 126:
+        return (first << 8 | size).to_bytes(2, "big") + payload
+    return _encode_head(first, size, 0) + payload
+
+
+def _encode_head(first: int, size: int, masked: int) -> bytes:
+    if size < 126:
+        return (first << 8 | masked | size).to_bytes(2, "big")
+    if size < 65536:
+        return ((first << 8 | masked | 126) << 16 | size).to_bytes(4, "big")
+    return ((first << 8 | masked | 127) << 64 | size).to_bytes(10, "big")
+
+
+def apply_mask(payload: bytes | memoryview, mask: bytes | bytearray) -> bytes:
+    """Mask or unmask (section 5.3), as one exclusive-or of two large integers, in blocks so that long payloads need no long integers."""
+    size = len(payload)
+    if size <= _BLOCK:
+        pattern = (mask * ((size + 3) >> 2))[:size]
+        return (_from_bytes(payload, "little") ^ _from_bytes(pattern, "little")).to_bytes(size, "little")
+    whole = size - size % _BLOCK
+    key = _from_bytes(mask * (_BLOCK >> 2), "little")
+    view = memoryview(payload)
+    blocks = [(_from_bytes(view[at : at + _BLOCK], "little") ^ key).to_bytes(_BLOCK, "little") for at in range(0, whole, _BLOCK)]
+    blocks.append(apply_mask(view[whole:], mask))
+    return b"".join(blocks)
+
+
+def split_frames(data: bytes) -> list[tuple[int, bytes, bool]]:
+    """The frames of a chunk that we built: whole, final, unmasked. `(opcode, payload, rsv1)` each, for transports that frame by themselves.
+
+    Raises ValueError if the chunk ends inside a frame.
+    """
+    frames: list[tuple[int, bytes, bool]] = []
+    at, size = 0, len(data)
+    while at < size:
+        first, length, begin = data[at], data[at + 1] if at + 1 < size else 0, at + 2
+        if length > 125:
+            begin += 2 if length == 126 else 8
+            length = _from_bytes(data[at + 2 : begin], "big")
+        at = begin + length
+        if at > size:
+            raise ValueError("the chunk ends inside a frame")
+        frames.append((first & 15, data[begin:at], first & _RSV1 != 0))
+    return frames
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a close frame may carry this code (RFC 6455, section 7.4, and the IANA registry)."""
+    return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """The payload of a close frame; the reason is cut to 123 bytes between two characters. 1005 (no code) gives an empty one.
+
+    Raises ValueError for a code that is never sent, such as 1006.
+    """
+    if code == 1005:
+        return b""
+    if not is_close_code(code):
+        raise ValueError(f"a close frame cannot carry the code {code}")
+    text = reason.encode("utf-8", "replace")
+    if len(text) > _MAX_REASON:
+        text = text[:_MAX_REASON].decode("utf-8", "ignore").encode()
+    return code.to_bytes(2, "big") + text
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """The code and reason of a close payload that a reader has accepted; an empty one is `(1005, "")` (section 7.1.5)."""
+    if len(payload) < 2:
+        return 1005, ""
+    return _from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")

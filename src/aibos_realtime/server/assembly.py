@@ -1,0 +1,143 @@
+"""The one place that knows the concrete classes: from options, and parts that were passed in, to a server's parts."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+from ..auth.authentication import WebSocketAuth
+from ..auth.origin import OriginPolicy
+from ..backends.base import Broker
+from ..backends.memory.broker import MemoryBroker
+from ..clock import Clock
+from ..config import RealtimeConfig
+from ..errors import ConfigurationError
+from ..hub.callbacks import Callbacks
+from ..hub.connections import ConnectionPool
+from ..hub.rooms import RoomManager
+from ..metrics import Metrics
+from ..options import Options
+from ..pipeline.authorization import WebSocketAuthorization
+from ..pipeline.broadcaster import Sending
+from ..pipeline.fanout import Fanout
+from ..pipeline.filters import Filters
+from ..pipeline.handlers import BuiltIns
+from ..pipeline.inbound import Inbound
+from ..pipeline.routing import Router
+from ..protocol.deflate import Inflater
+from ..protocol.frames import FrameReader
+from ..transport.websocket import WebSocketTransport
+from .handshake import Arrival, Handshake
+from .sockets import Sockets
+from .upgrade import TrustedProxies
+
+WEBSOCKET_PATHS = ("/", "/ws")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a server is made of."""
+
+    auth: WebSocketAuth
+    authorization: WebSocketAuthorization
+    broker: Broker
+    rooms: RoomManager
+    pool: ConnectionPool
+    router: Router
+    callbacks: Callbacks
+    sending: Sending
+    fanout: Fanout
+    built_ins: BuiltIns
+    sockets: Sockets
+    handshake: Handshake
+    origins: OriginPolicy
+    metrics: Metrics
+    tls: ssl.SSLContext | None
+    node: str
+
+
+def assemble(
+    config: RealtimeConfig,
+    *,
+    clock: Clock,
+    auth: WebSocketAuth | None = None,
+    authorization: WebSocketAuthorization | None = None,
+    rooms: RoomManager | None = None,
+    pool: ConnectionPool | None = None,
+    broker: Broker | None = None,
+) -> Parts:
+    """Build a server's parts. Opens nothing, and binds to no event loop. Raises `ConfigurationError`."""
+    refuse_what_is_not_here(config)
+    limits = config.limits
+    metrics = pool.metrics if pool is not None else Metrics()
+    auth = auth or WebSocketAuth.from_options(config.authentication, clock=clock)
+    authorization = authorization or WebSocketAuthorization(**_fields(config.authorization))
+    rooms = rooms or RoomManager(**_fields(config.rooms), clock=clock)
+    pool = pool or _pool(config, metrics)
+    broker = broker or MemoryBroker(clock=clock)
+    filters = Filters()
+    fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
+    rooms.attach(pool, fanout.flush_room)
+    broker.attach(fanout.deliver)
+    sending = Sending(
+        broker=broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock, max_bytes=limits.broadcast_bytes
+    )
+    built_ins = BuiltIns(auth=auth, authorization=authorization, sending=sending, limits=limits, metrics=metrics, clock=clock)
+    router = Router()
+    is_immediate = broker.is_immediate and authorization.is_immediate
+    inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, is_immediate=is_immediate)
+    callbacks = Callbacks("server", ("connection", "disconnect"))
+    node = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
+    sockets = Sockets(
+        node=node, pool=pool, rooms=rooms, broker=broker, fanout=fanout, inbound=inbound, built_ins=built_ins, callbacks=callbacks, limits=limits,
+        deflate_threshold=config.compression.threshold, metrics=metrics, clock=clock,
+    )  # fmt: skip
+    origins = OriginPolicy(config.cors)
+
+    def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes) -> None:
+        inflater = Inflater() if arrival.deflate is not None else None
+        reader = FrameReader(max_message=limits.message_bytes, max_fragments=limits.fragments, inflater=inflater)
+        transport = WebSocketTransport(stream, reader, arrival.address)
+        sockets.welcome(arrival, transport)
+        transport.take_over(early, limits.outbox_soft_bytes)
+
+    handshake = Handshake(
+        paths=WEBSOCKET_PATHS, origins=origins, auth=auth, pool=pool, limits=limits, proxies=TrustedProxies(config.trusted_proxies),
+        offers_deflate=config.compression.enabled, metrics=metrics, clock=clock, welcome=welcome,
+    )  # fmt: skip
+    sockets.handshake = handshake
+    built_ins.penalty = handshake.penalty
+    return Parts(
+        auth, authorization, broker, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics, _tls(config), node
+    )  # fmt: skip
+
+
+def refuse_what_is_not_here(config: RealtimeConfig) -> None:
+    """Raise `ConfigurationError` for options whose promise this version could not keep."""
+    if config.scaling.enabled:
+        raise ConfigurationError("scaling.enabled: several nodes are not supported by this version; leave it off to run one node")
+
+
+def _fields(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in type(options).model_fields}
+
+
+def _pool(config: RealtimeConfig, metrics: Metrics) -> ConnectionPool:
+    given = _fields(config.connections)
+    if config.heartbeat is not None:
+        given |= {"heartbeat_interval": config.heartbeat.interval, "heartbeat_timeout": config.heartbeat.timeout}
+    return ConnectionPool(**given, metrics=metrics)
+
+
+def _tls(config: RealtimeConfig) -> ssl.SSLContext | None:
+    if config.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.tls.certificate, config.tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"tls.certificate: {config.tls.certificate} and its key cannot be used: {error}") from None
+    return context

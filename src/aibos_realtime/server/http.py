@@ -1,0 +1,68 @@
+"""The HTTP side of the port, as a small ASGI app: is it alive, is it ready. What it answers to anybody is one word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ..auth.origin import OriginPolicy
+from ..transport.asgi import Receive, Scope, Send
+
+Status = Callable[[], tuple[bool, str]]
+
+
+class HttpApp:
+    """`/health`: the process lives. `/ready`, `/status`: it takes connections; 503 while it starts, drains, or misses what it depends on.
+
+    `status()` gives (ready, word).
+    """
+
+    def __init__(self, *, status: Status, websocket_paths: Sequence[str], origins: OriginPolicy) -> None:
+        self._status = status
+        self._websocket_paths = frozenset(websocket_paths)
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
+        method = str(scope["method"])
+        headers = self._cors(scope)
+        if method not in ("GET", "HEAD"):
+            if method == "OPTIONS":
+                await _answer(send, 204, None, headers)
+            else:
+                await _answer(send, 405, _problem("bad_request", "GET is answered here."), [*headers, (b"allow", b"GET, HEAD, OPTIONS")])
+            return
+        ready, word = self._status()
+        if path == "/health":
+            await _answer(send, 200, {"status": "ok"}, headers, method)
+        elif path == "/ready":
+            await _answer(send, 200 if ready else 503, {"status": word}, headers, method)
+        elif path == "/status":
+            await _answer(send, 200, {"status": word}, headers, method)
+        elif path in self._websocket_paths:
+            message = "This is a WebSocket endpoint: connect with ws:// or wss://, for example with `aibos-realtime listen ROOM`."
+            await _answer(send, 426, _problem("bad_request", message), [*headers, (b"upgrade", b"websocket"), (b"connection", b"upgrade")], method)
+        else:
+            await _answer(send, 404, _problem("not_found", "There is nothing on this path."), headers, method)
+
+    def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        fields = dict(scope["headers"])
+        origin, host = fields.get(b"origin"), fields.get(b"host")
+        return self._origins.response_headers(
+            origin.decode("latin-1") if origin is not None else None,
+            host.decode("latin-1") if host is not None else None,
+            scope.get("scheme") == "https",
+            preflight=scope["method"] == "OPTIONS",
+        )
+
+
+def _problem(code: str, message: str) -> dict[str, object]:
+    return {"code": code, "message": message, "retryable": False}
+
+
+async def _answer(send: Send, status: int, body: dict[str, object] | dict[str, str] | None, headers: list[tuple[bytes, bytes]], method: str = "GET") -> None:
+    content = msgspec.json.encode(body) if body is not None else b""
+    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), (b"cache-control", b"no-store"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})

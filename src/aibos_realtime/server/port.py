@@ -1,0 +1,93 @@
+"""The listening port: HTTP and WebSocket on one socket, and the life-cycle of an ASGI app that shares it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
+
+from ..clock import Clock, Timer
+from ..errors import ConfigurationError, RealtimeError
+from ..transport.http import Gate, HttpProtocol
+
+BACKLOG = 4096
+
+
+class Port:
+    """Serves a gate's handshakes and an app's requests. `has_app`: the app is the user's own, with a lifespan and WebSocket routes of its own."""
+
+    def __init__(self, *, gate: Gate, app: Any, has_app: bool, clock: Clock, tls: ssl.SSLContext | None) -> None:
+        self._gate = gate
+        self._has_app = has_app
+        self._clock = clock
+        self._tls = tls
+        self._config = Config(
+            app,
+            ws="auto" if has_app else "none",
+            lifespan="auto" if has_app else "off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=5,
+        )
+        self._state = ServerState()
+        self._lifespan: LifespanOn | None = None
+        self._server: asyncio.Server | None = None
+        self._dating: Timer | None = None
+        self.number = 0
+        """The port that is bound; 0 before `open`."""
+
+    async def open(self, host: str, port: int) -> None:
+        """Start the app, and listen. Raises `ConfigurationError` where the address cannot be bound, saying which."""
+        self._config.load()
+        if self._has_app:
+            self._lifespan = LifespanOn(self._config)
+            await self._lifespan.startup()
+            if self._lifespan.should_exit:
+                raise RealtimeError("The app did not start; its own error stands above.")
+        self._date()
+        loop = asyncio.get_running_loop()
+        state = self._lifespan.state if self._lifespan is not None else {}
+        make = partial(
+            HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state
+        )
+        try:
+            self._server = await loop.create_server(make, host or None, port, ssl=self._tls, backlog=BACKLOG)
+        except OSError as error:
+            raise ConfigurationError(f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one") from error
+        self.number = self._server.sockets[0].getsockname()[1]
+
+    def stop_listening(self) -> None:
+        """Take no further connections."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self, seconds: float) -> None:
+        """End the HTTP connections, idle ones at once and busy ones within `seconds`, and the app."""
+        self.stop_listening()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=seconds)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if self._lifespan is not None:
+            await self._lifespan.shutdown()
+            self._lifespan = None
+        if self._dating is not None:
+            self._dating.cancel()
+            self._dating = None
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+
+    def _date(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(self._clock.now(), usegmt=True).encode())]
+        self._dating = self._clock.call_later(1.0, self._date)

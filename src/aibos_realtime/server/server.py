@@ -1,0 +1,342 @@
+"""`RealtimeServer`: start, serve, drain, stop, and the application's handlers. Everything that happens to a message is the pipeline's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from msgspec.structs import replace
+
+from ..auth.authentication import AuthenticationOptions, WebSocketAuth
+from ..auth.origin import CorsOptions
+from ..backends.base import Broker
+from ..clock import SYSTEM_CLOCK, Clock
+from ..config import CompressionOptions, HeartbeatOptions, PersistenceOptions, RealtimeConfig, ScalingOptions, TlsOptions
+from ..errors import ConfigurationError
+from ..hub.connections import ConnectionOptions, ConnectionPool
+from ..hub.monitor import ConnectionMonitor
+from ..hub.rooms import RoomManager, RoomOptions
+from ..hub.socket import Socket
+from ..pipeline.authorization import AuthorizationOptions, WebSocketAuthorization
+from ..pipeline.broadcaster import EventBroadcaster, Sending
+from ..pipeline.throttle import LimitOptions
+from ..protocol.close_codes import CloseCode, default_reason
+from ..transport.base import CLOSE_TIMEOUT
+from .asgi import AsgiApp
+from .assembly import WEBSOCKET_PATHS, assemble
+from .http import HttpApp
+from .port import Port
+from .sockets import Sockets
+
+logger = logging.getLogger("aibos_realtime")
+
+Group = Mapping[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RealtimeServer:
+    """A realtime server: HTTP and WebSocket on one port, or mounted in another app (`asgi()`).
+
+    Every option group takes its model or a plain mapping; `authentication`, `authorization`, `rooms` and `connections` also take the part itself
+    (`rooms=RoomManager(...)`). The constructor reads no environment (`from_env` does), opens nothing, and raises `ConfigurationError`.
+
+    `host`, `port`: where to listen; port 0 picks a free one. `cors.origin`: pages that may connect; default those of the same host.
+    `authentication`: `jwt_secret`, `public_key` or `jwks_url`. `tls`: `{"certificate": file, "key": file}` or an `ssl.SSLContext`.
+    `trusted_proxies`: addresses whose `X-Forwarded-For` is believed.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "0.0.0.0",
+        port: int = 3001,
+        cors: CorsOptions | Group | None = None,
+        authentication: WebSocketAuth | AuthenticationOptions | Group | None = None,
+        authorization: WebSocketAuthorization | AuthorizationOptions | Group | None = None,
+        rooms: RoomManager | RoomOptions | Group | None = None,
+        connections: ConnectionPool | ConnectionOptions | Group | None = None,
+        heartbeat: HeartbeatOptions | Group | None = None,
+        limits: LimitOptions | Group | None = None,
+        compression: CompressionOptions | Group | None = None,
+        persistence: PersistenceOptions | Group | None = None,
+        scaling: ScalingOptions | Group | None = None,
+        tls: ssl.SSLContext | TlsOptions | Group | None = None,
+        trusted_proxies: list[str] | None = None,
+        broker: Broker | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        auth, authentication = _part(authentication, WebSocketAuth)
+        authz, authorization = _part(authorization, WebSocketAuthorization)
+        manager, rooms = _part(rooms, RoomManager)
+        pool, connections = _part(connections, ConnectionPool)
+        context, tls = _part(tls, ssl.SSLContext)
+        groups = {
+            "cors": cors, "authentication": authentication, "authorization": authorization, "rooms": rooms, "connections": connections,
+            "heartbeat": heartbeat, "limits": limits, "compression": compression, "persistence": persistence, "scaling": scaling, "tls": tls,
+            "trusted_proxies": trusted_proxies,
+        }  # fmt: skip
+        given = {name: value for name, value in groups.items() if value is not None}
+        self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given})
+        self._parts = parts = assemble(self.config, clock=clock, auth=auth, authorization=authz, rooms=manager, pool=pool, broker=broker)
+        self._tls = context or parts.tls
+        self._clock = clock
+        self.auth = parts.auth
+        self.authorization = parts.authorization
+        self.broker = parts.broker
+        self.rooms = parts.rooms
+        self.pool = parts.pool
+        self.metrics = parts.metrics
+        self.monitor = ConnectionMonitor(pool=parts.pool)
+        self.broadcaster = EventBroadcaster(server=self)
+        self._state = "stopped"
+        self._port: Port | None = None
+        self._stopped = asyncio.Event()
+        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins)
+        self._app: Any = None
+        parts.auth.on_revoked(self._on_revoked)
+
+    @classmethod
+    def from_env(cls, **keywords: Any) -> Self:
+        """A server configured by the environment and a `.env` file; keywords win. `config=`: a TOML file, which both of them override."""
+        file = keywords.pop("config", None)
+        parts = {name: value for name, value in keywords.items() if not isinstance(value, Mapping | str | int | float | list | None)}
+        plain = {name: value for name, value in keywords.items() if name not in parts}
+        config, _ = RealtimeConfig.load(file=file, **plain)
+        return cls(**{name: getattr(config, name) for name in RealtimeConfig.model_fields} | parts)
+
+    # — handlers —
+
+    def on(self, event: str, callback: Callable[..., Any] | None = None) -> Any:
+        """Hear of `connection` (socket; finished before the client is told `connected`) and `disconnect` (socket, reason). Usable as a decorator."""
+        return self._parts.callbacks.add(event, callback)
+
+    def event(self, name: str, *, payload: Any = None) -> Callable[[F], F]:
+        """Handle a message of every socket: `@server.event("invoice.create", payload=InvoiceCreate)`.
+
+        The function takes (socket, data). What it returns is the acknowledgement that the client awaits; a `RealtimeError` goes to the client as it is,
+        anything else as `internal` with a number that the log also has. `payload`: the type of the data, a msgspec struct, dataclass, TypedDict or
+        pydantic model; data that does not fit is refused with `validation_failed`, also when the event is published to a room.
+
+        Handlers of one connection run one after the other. Raises `ConfigurationError` for a reserved or taken name.
+        """
+
+        def register(handler: F) -> F:
+            self._parts.router.add(name, handler, payload)
+            return handler
+
+        return register
+
+    # — life —
+
+    @property
+    def is_running(self) -> bool:
+        return self._state == "running"
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; before `start`, the configured one."""
+        return self._port.number if self._port is not None and self._port.number else self.config.port
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine connects to."""
+        host = "localhost" if self.config.host in ("0.0.0.0", "::", "") else self.config.host
+        return f"{'wss' if self._tls else 'ws'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken."""
+        if self._port is not None:
+            return
+        port = self._port = Port(gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls)
+        try:
+            await self.open()
+            await port.open(self.config.host, self.config.port)
+        except BaseException:
+            self._port = None
+            await self._close()
+            raise
+        logger.info("listening on %s", self.url)
+
+    async def open(self) -> None:
+        """Start everything but a port of its own: for a server that is mounted in another app. Idempotent."""
+        if self._state != "stopped":
+            return
+        self._state = "running"
+        self._stopped.clear()
+        await self.auth.start()
+        await self.broker.start()
+        self._parts.sockets.start()
+        self._parts.handshake.is_open = True
+
+    async def stop(self, drain: float = 30.0) -> None:
+        """Take no more connections, tell the clients to come back elsewhere after a spread delay, let handlers finish, close. Idempotent.
+
+        `drain`: seconds for handlers that are running; closing then takes at most 2 s more. Cancelling stops less gently, not less.
+        """
+        if self._state != "running":
+            await self._stopped_or_never()
+            return
+        self._state = "draining"
+        self._parts.handshake.is_open = False
+        if self._port is not None:
+            self._port.stop_listening()
+        try:
+            await self._parts.sockets.drain(drain, spread=min(drain, 1.0 + len(self.pool) / 200))
+        finally:
+            await self._close()
+
+    async def _stopped_or_never(self) -> None:
+        if self._state == "draining":
+            await self._stopped.wait()
+
+    async def _close(self) -> None:
+        await self._parts.sockets.stop(CLOSE_TIMEOUT)
+        if self._port is not None:
+            await self._port.close(CLOSE_TIMEOUT)
+            self._port = None
+        await self.rooms.stop()
+        await self.broker.stop()
+        await self.auth.stop()
+        self._state = "stopped"
+        self._stopped.set()
+
+    async def serve_forever(self) -> None:
+        """Start, and return when the server was stopped. Cancelling stops it."""
+        await self.start()
+        try:
+            await self._stopped.wait()
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    def run(self, *, drain: float = 30.0) -> None:
+        """Serve until SIGINT or SIGTERM, then stop as `stop(drain)` does; a second signal ends it at once. Blocks."""
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(self._run(drain))
+
+    async def _run(self, drain: float) -> None:
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        main = asyncio.current_task()
+
+        def ask() -> None:
+            if asked.is_set() and main is not None:
+                main.cancel()
+            asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask)
+        await self.start()
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        asking = asyncio.ensure_future(asked.wait())
+        try:
+            await asyncio.wait((stopped, asking), return_when=asyncio.FIRST_COMPLETED)
+            await self.stop(drain)
+        except asyncio.CancelledError:
+            logger.warning("stopped by a second signal")
+        finally:
+            stopped.cancel()
+            asking.cancel()
+
+    # — beside other apps —
+
+    def asgi(self) -> AsgiApp:
+        """The server as an ASGI app: `app.mount("/realtime", server.asgi())`. Pass `lifespan=server.lifespan` to the outer app, or wrap its own."""
+        parts = self._parts
+        return AsgiApp(server=self, handshake=parts.handshake, sockets=parts.sockets, http=self._http, limits=self.config.limits)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """The server's life within an app's: `FastAPI(lifespan=server.lifespan)`, or `async with server.lifespan(app):` inside a lifespan of yours."""
+        opened = self._state == "stopped"
+        await self.open()
+        try:
+            yield
+        finally:
+            if opened and self._port is None:
+                await self.stop()
+
+    def host_app(self, app: Any, path: str) -> None:
+        """Serve an ASGI app on the same port; WebSockets under `path` take the fast path. Before `start`."""
+        if self._port is not None:
+            raise ConfigurationError("host_app: the server runs already; call it before start")
+        self._app = app
+        prefix = path.rstrip("/")
+        self._parts.handshake.paths = frozenset({prefix or "/", f"{prefix}/", f"{prefix}/ws"})
+
+    # — operation —
+
+    @property
+    def sending(self) -> Sending:
+        """What every `EventBroadcaster` of this server works with."""
+        return self._parts.sending
+
+    @property
+    def sockets(self) -> Sockets:
+        """The sockets' host; for transports of one's own, such as `testing` has."""
+        return self._parts.sockets
+
+    async def disconnect(self, *, user_id: str | None = None, socket_id: str | None = None, code: int = CloseCode.DISCONNECTED) -> int:
+        """Close every connection of a user, or one connection; returns how many. `code`: 4503 (the client stays away) unless given."""
+        if (user_id is None) == (socket_id is None):
+            raise ConfigurationError("disconnect: exactly one of user_id and socket_id is needed")
+        if user_id is not None:
+            found = self.pool.get_user_connections(user_id)
+        else:
+            one = self.pool.get_connection(str(socket_id))
+            found = [one] if one is not None else []
+        for socket in found:
+            socket.disconnect(code, default_reason(code))
+        return len(found)
+
+    async def set_role(self, user_id: str, role: str) -> int:
+        """Change a user's role on his live connections, and have his memberships checked again; returns how many connections it reached.
+
+        It lasts as long as the connection: what a token says at the next one is the token's.
+        """
+        found = self.pool.get_user_connections(user_id)
+        for socket in found:
+            if socket.user is not None and socket.user.role != role:
+                socket.user = replace(socket.user, role=role)
+                await self._parts.built_ins.recheck(socket)
+        return len(found)
+
+    def _status(self) -> tuple[bool, str]:
+        return self.is_running, {"running": "ok", "draining": "draining", "stopped": "stopped"}[self._state]
+
+    def _on_revoked(self, user_id: str | None, token_id: str | None) -> None:
+        for socket in list(self.pool) if user_id is None else self.pool.get_user_connections(user_id):
+            if user_id is not None or socket.token_id == token_id:
+                socket.disconnect(CloseCode.DISCONNECTED, default_reason(CloseCode.DISCONNECTED))
+
+
+P = TypeVar("P")
+
+
+def _part(given: Any, kind: type[P]) -> tuple[P | None, Any]:
+    """(the part itself, its options): what was given is one of the two."""
+    return (given, None) if isinstance(given, kind) else (None, given)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where there is one, else the standard library's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+__all__ = ["RealtimeServer", "Socket", "new_event_loop"]

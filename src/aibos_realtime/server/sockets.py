@@ -1,0 +1,283 @@
+"""The life of every socket of a server: welcome, deadlines, pings, expiry, and the end. It is the sockets' `Host`.
+
+One timer serves all of them: four times a second it looks at a quarter of the sockets, so each is seen once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from ..backends.base import Broker
+from ..clock import Clock, Timer
+from ..hub.callbacks import Callbacks
+from ..hub.connections import ConnectionPool
+from ..hub.outbox import OutboxLimits
+from ..hub.rooms import RoomManager
+from ..hub.socket import Socket
+from ..metrics import Metrics
+from ..pipeline.eager import start
+from ..pipeline.fanout import Fanout
+from ..pipeline.handlers import BuiltIns
+from ..pipeline.inbound import Inbound
+from ..pipeline.throttle import LimitOptions
+from ..protocol.close_codes import CloseCode, default_reason
+from ..protocol.codec import Answer, Encoding, JsonCodec, MsgpackCodec
+from ..protocol.limits import ALL, user_stream
+from ..protocol.messages import SUBPROTOCOL_MSGPACK, VERSION
+from ..transport.base import Peer, Transport
+from .handshake import Arrival, Handshake
+
+logger = logging.getLogger("aibos_realtime")
+
+
+class OpenTransport(Transport, Protocol):
+    """A transport that waits for whom to tell."""
+
+    def attach(self, peer: Peer) -> None: ...
+
+
+TICK = 0.25
+SLICES = 4
+
+
+class Sockets:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        pool: ConnectionPool,
+        rooms: RoomManager,
+        broker: Broker,
+        fanout: Fanout,
+        inbound: Inbound,
+        built_ins: BuiltIns,
+        callbacks: Callbacks,
+        limits: LimitOptions,
+        deflate_threshold: int,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self.outbox_limits = OutboxLimits(limits.outbox_soft_bytes, limits.outbox_bytes, limits.outbox_seconds)
+        self.coarse_now = clock.monotonic()
+        self.receive = inbound.receive
+        self.flush = fanout.flush
+        self.handshake: Handshake | None = None
+        """Where connections are counted by address; None for sockets that come by no handshake of ours."""
+        self._node = node
+        self._pool = pool
+        self._rooms = rooms
+        self._broker = broker
+        self._fanout = fanout
+        self._inbound = inbound
+        self._built_ins = built_ins
+        self._callbacks = callbacks
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._codecs = (JsonCodec(), MsgpackCodec())
+        self._deflate_threshold = deflate_threshold
+        self._encodings: dict[tuple[bool, int | None], Encoding] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticking: Timer | None = None
+        self._round: list[Socket] = []
+        self._slice = 0
+        self._emptied = asyncio.Event()
+
+    # — beginning —
+
+    def encoding(self, subprotocol: str, window_bits: int | None) -> Encoding:
+        """The one encoding for this subprotocol and this compression."""
+        key = (subprotocol == SUBPROTOCOL_MSGPACK, window_bits)
+        found = self._encodings.get(key)
+        if found is None:
+            found = self._encodings[key] = Encoding(self._codecs[key[0]], window_bits, self._deflate_threshold)
+        return found
+
+    def welcome(self, arrival: Arrival, transport: OpenTransport) -> Socket:
+        """Make a socket of somebody who was let in, and let it begin."""
+        encoding = self.encoding(arrival.subprotocol, arrival.deflate.window_bits if arrival.deflate else None)
+        socket = Socket(self, transport, encoding, headers=arrival.headers, connected_at=self._clock.now())
+        transport.attach(socket)
+        self._pool.add_connection(socket)
+        if self.handshake is not None:
+            self.handshake.entered(arrival.address)
+        bounds = [bound for bound in (self._limits.authentication_seconds, self._pool.options.connection_timeout) if bound is not None]
+        if bounds:
+            socket.deadline = self._clock.monotonic() + min(bounds)
+        self._begin(socket, arrival)
+        return socket
+
+    def _begin(self, socket: Socket, arrival: Arrival) -> None:
+        """Have the connection handlers run, then tell the client `connected`; what he sends meanwhile waits."""
+        identity = arrival.identity
+        if arrival.rejection is not None:
+            socket.disconnect(arrival.rejection, default_reason(arrival.rejection))
+        elif identity is not None and self._built_ins.has_too_many(identity):
+            socket.disconnect(CloseCode.CONNECTION_LIMIT, "this user has as many connections as allowed")
+        else:
+            self._inbound.hold(socket)
+            if identity is not None:
+                self._built_ins.identify(socket, identity)
+            if self._callbacks.has("connection") or not self._broker.is_immediate:
+                self._spawn(self._call_handlers(socket))
+            else:
+                start(self._introduce(socket))
+
+    async def _call_handlers(self, socket: Socket) -> None:
+        try:
+            await self._callbacks.call("connection", socket)
+        except Exception:
+            logger.exception("a connection handler failed; its socket was closed")
+            socket.disconnect(CloseCode.INTERNAL, default_reason(CloseCode.INTERNAL))
+            return
+        await self._introduce(socket)
+
+    async def _introduce(self, socket: Socket) -> None:
+        if socket.closing:
+            return
+        if socket.user is not None:
+            self._fanout.flush_room(user_stream(socket.user.id))
+            self._fanout.flush_room(ALL)
+        heartbeat = self._pool.options
+        limits = self._limits
+        data: dict[str, Any] = {
+            "socketId": socket.id,
+            "protocol": VERSION,
+            "node": self._node,
+            **await self._built_ins.introduce(socket),
+            "heartbeat": {"interval": heartbeat.heartbeat_interval, "timeout": heartbeat.heartbeat_timeout},
+            "limits": {
+                "messageBytes": limits.message_bytes,
+                "rooms": limits.rooms_per_connection,
+                "messagesPerSecond": limits.messages_per_second,
+                "publishesPerSecond": limits.publishes_per_second,
+            },
+        }
+        socket.write(socket.encoding.frame(Answer("connected", data=data)))
+        socket.ready = True
+        self._inbound.release(socket)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # — hub.socket.Host —
+
+    def unbind(self, socket: Socket) -> None:
+        self._rooms.exit_all(socket)
+        self._pool.unbind(socket)
+
+    def bind(self, socket: Socket) -> None:
+        self._pool.bind(socket)
+        if socket.authenticated:
+            socket.deadline = None
+
+    def too_slow(self, socket: Socket) -> None:
+        self._metrics.slow_closes += 1
+        logger.warning("socket %s was closed: it does not read, and %d bytes waited for it", socket.id, socket.transport.buffered())
+
+    async def join(self, socket: Socket, room_id: str, check: bool) -> None:
+        if check:
+            await self._built_ins.check_join(socket, room_id)
+        if room_id not in (socket.memberships or ()):
+            self._rooms.enter(socket, room_id).go_live(socket)
+
+    async def leave(self, socket: Socket, room_id: str) -> None:
+        self._rooms.exit(socket, room_id)
+
+    def lost(self, socket: Socket, code: int, reason: str) -> None:
+        self._rooms.exit_all(socket)
+        if self._pool.remove_connection(socket.id, code=code) is None:
+            return
+        if self.handshake is not None:
+            self.handshake.left(socket.remote_address)
+        own = socket.handlers.get("disconnect")
+        said = reason or default_reason(code) or str(code)
+        if own is not None:
+            gone = Callbacks("socket", ("disconnect",))
+            gone.add("disconnect", own)
+            gone.notify("disconnect", said)
+        self._callbacks.notify("disconnect", socket, said)
+        if not len(self._pool):
+            self._emptied.set()
+
+    # — every second —
+
+    def start(self) -> None:
+        if self._ticking is None:
+            self._tick()
+
+    def _tick(self) -> None:
+        now = self.coarse_now = self._inbound.coarse_now = self._clock.monotonic()
+        if self._slice == 0:
+            self._round = list(self._pool)
+        for socket in self._round[self._slice :: SLICES]:
+            if not socket.closing:
+                self._look_at(socket, now)
+        self._slice = (self._slice + 1) % SLICES
+        self._ticking = self._clock.call_later(TICK, self._tick)
+
+    def _look_at(self, socket: Socket, now: float) -> None:
+        socket.check_outbox(now)
+        if socket.deadline is not None and now >= socket.deadline:
+            socket.disconnect(CloseCode.NOT_AUTHENTICATED, default_reason(CloseCode.NOT_AUTHENTICATED))
+            return
+        if socket.expiry_notice_at is not None and now >= socket.expiry_notice_at:
+            socket.expiry_notice_at = None
+            socket.write(socket.encoding.frame(Answer("token-expiring", data={"expiresAt": socket.expires_at})))
+        if socket.expiry_close_at is not None and now >= socket.expiry_close_at:
+            socket.disconnect(CloseCode.TOKEN_EXPIRED, default_reason(CloseCode.TOKEN_EXPIRED))
+            return
+        self._check_life(socket, now - socket.heard_at)
+
+    def _check_life(self, socket: Socket, silence: float) -> None:
+        interval, timeout = self._pool.options.heartbeat_interval, self._pool.options.heartbeat_timeout
+        if not socket.transport.shows_life:
+            return
+        if timeout is not None and silence >= timeout:
+            socket.disconnect(CloseCode.NO_SIGN_OF_LIFE, default_reason(CloseCode.NO_SIGN_OF_LIFE))
+        elif interval is not None and silence >= interval:
+            if not socket.pinged:
+                socket.ping()
+        else:
+            socket.pinged = False
+
+    # — ending —
+
+    async def drain(self, seconds: float, spread: float) -> None:
+        """Tell everybody to come back after a delay of his own, let running handlers end, then close all (4001)."""
+        sockets = list(self._pool)
+        data = {"delayMin": 0.0, "delayMax": round(spread, 3), "reason": default_reason(CloseCode.SHUTTING_DOWN)}
+        for socket in sockets:
+            if socket.ready:
+                socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
+        running = [*self._inbound.tasks, *self._tasks]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+        self._fanout.flush()
+        for socket in list(self._pool):
+            socket.disconnect(CloseCode.SHUTTING_DOWN, default_reason(CloseCode.SHUTTING_DOWN))
+
+    async def stop(self, seconds: float) -> None:
+        """Wait for the last connection's end, at most so long; then cut what is left, and cancel what still runs."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+        self._emptied.clear()
+        if len(self._pool):
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()
+            except TimeoutError:
+                for socket in list(self._pool):
+                    socket.transport.abort()
+        left = [*self._inbound.tasks, *self._tasks]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._callbacks.stop()

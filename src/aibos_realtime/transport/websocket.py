@@ -1,0 +1,176 @@
+"""The fast path: WebSocket frames straight on the event loop's own transport, plain or TLS.
+
+All connections of a process read into one shared buffer (`get_buffer`); what is kept of it is copied before `buffer_updated` returns, which is why an
+idle connection holds no buffer at all. The handshake is `http`'s business; this begins after the 101.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from ..protocol.close_codes import CloseCode
+from ..protocol.frames import CLOSE, FAILED, PING, PONG, FrameReader, close_payload, encode_frame, parse_close
+from .base import ASSEMBLY_TIMEOUT, CLOSE_TIMEOUT, Peer
+
+READ_BYTES = 256 * 1024
+
+_shared = memoryview(bytearray(READ_BYTES))
+
+
+class WebSocketTransport(asyncio.BufferedProtocol):
+    """One connection after its handshake. See `base.Transport`.
+
+    Closing (RFC 6455, section 7): we send our close frame, then discard what still comes until the peer's close frame or end, for `CLOSE_TIMEOUT` at
+    most. Were the socket closed at once, unread bytes would make the kernel send a reset, and the reset would eat the close frame.
+    """
+
+    __slots__ = ("_close", "_closing", "_deadline", "_peer", "_reader", "_reading", "_stream", "remote_address")
+
+    shows_life = True
+
+    def __init__(self, stream: asyncio.Transport, reader: FrameReader, remote_address: str) -> None:
+        self._stream = stream
+        self._reader = reader
+        self.remote_address = remote_address
+        self._peer: Peer | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._reading = True
+        self._close: tuple[int, str] | None = None
+
+    def attach(self, peer: Peer) -> None:
+        """Tell `peer` what happens from here on. Nothing is read before."""
+        self._peer = peer
+
+    def take_over(self, early: bytes, soft_limit: int) -> None:
+        """Become the protocol of the stream. `early`: bytes that came with the handshake's request, which a peer may send only after our 101."""
+        stream = self._stream
+        stream.set_write_buffer_limits(high=soft_limit, low=soft_limit // 4)
+        stream.set_protocol(self)
+        stream.resume_reading()
+        if early:
+            self._feed(early)
+
+    # — what the hub asks —
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def buffered(self) -> int:
+        return self._stream.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        if self._reading and not self._closing:
+            self._reading = False
+            self._stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            if not self._stream.is_closing():
+                self._stream.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        self._begin_close(close_payload(code, reason), (code, reason))
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    # — what the loop tells —
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _shared
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._feed(_shared[:nbytes])
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.writing_paused()
+
+    def resume_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.writing_resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.disconnected(*(self._close or (CloseCode.ABNORMAL, "")))
+
+    # — frames in —
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        reader = self._reader
+        for opcode, payload in reader.feed(data):
+            if self._closing:
+                if opcode == CLOSE:
+                    self._end()
+                continue
+            if opcode == CLOSE:
+                self._answer_close(payload)
+            elif opcode == FAILED:
+                self._fail(payload)
+            else:
+                if opcode == PING:
+                    self._stream.write(encode_frame(PONG, payload))
+                if self._peer is not None:
+                    self._peer.received(opcode, payload)
+        if reader.incomplete:
+            if self._deadline is None:
+                self._deadline = asyncio.get_running_loop().call_later(ASSEMBLY_TIMEOUT, self._assembly_too_slow)
+        elif self._deadline is not None and not self._closing:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _answer_close(self, payload: bytes) -> None:
+        """The peer closes: echo its code, and end (section 5.5.1)."""
+        code, reason = parse_close(payload)
+        self._closing = True
+        self._close = self._close or (code, reason)
+        self._stream.write(encode_frame(CLOSE, payload[:2]))
+        self._tell_closed()
+        self._end()
+
+    def _fail(self, payload: bytes) -> None:
+        """The peer broke the protocol: our close frame is the last thing that we say."""
+        self._begin_close(payload, parse_close(payload))
+        self._tell_closed()
+        if self._stream.can_write_eof():
+            self._stream.write_eof()
+
+    def _begin_close(self, payload: bytes, close: tuple[int, str]) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._close = close
+        self._stream.write(encode_frame(CLOSE, payload))
+        if not self._reading:
+            self.resume_reading()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._stream.abort)
+
+    def _tell_closed(self) -> None:
+        """What is written from here on would stand after a close frame: let the peer object know at once."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            code, reason = cast(tuple[int, str], self._close)
+            peer.disconnected(code, reason)
+
+    def _end(self) -> None:
+        """Let the stream go once what is buffered is out, or the deadline passes."""
+        self._stream.close()
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._stream.abort)
+
+    def _assembly_too_slow(self) -> None:
+        self._deadline = None
+        if not self._closing:
+            self._fail(close_payload(CloseCode.POLICY_VIOLATION, "a message took too long to arrive"))

@@ -1,0 +1,57 @@
+"""What holds for every test: none leaves a task behind, and under CI none may be skipped for something that is missing.
+
+A test that cannot run says so with a reason that begins with "needs ": `pytest.skip("needs a Redis server")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _watch_tasks(request: pytest.FixtureRequest) -> None:
+    if inspect.iscoroutinefunction(inspect.unwrap(getattr(request.node, "obj", None) or len)):
+        request.getfixturevalue("_no_task_left")
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    """Set up before every other fixture, so torn down after them all. A task that is just ending has half a second to do so."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=0.5)
+    assert not left, f"the test left {len(left)} task(s) running: " + ", ".join(sorted(repr(task) for task in left))
+
+
+def _unmet_needs(config: pytest.Config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    reasons = (report.longrepr[2].removeprefix("Skipped: ") for report in reports if isinstance(report.longrepr, tuple))
+    return [reason for reason in reasons if reason.startswith("needs ")]
+
+
+def _is_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _is_ci() and _unmet_needs(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    needs = _unmet_needs(config)
+    if needs:
+        verdict = "CI=true, so this run has failed" if _is_ci() else "what they cover is unproven on this machine"
+        terminalreporter.section("not run", red=True)
+        for need in sorted(set(needs)):
+            terminalreporter.write_line(f"{needs.count(need)} test(s): {need}")
+        terminalreporter.write_line(verdict)
