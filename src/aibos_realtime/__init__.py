@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .auth.authentication import WebSocketAuth as WebSocketAuth
     from .auth.user import User as User
     from .client.client import RealtimeClient as RealtimeClient
+    from .cluster.balancing import LoadBalancer as LoadBalancer
+    from .cluster.instances import Instance as Instance
     from .config import RealtimeConfig as RealtimeConfig
     from .errors import *  # noqa: F403
     from .hub.connections import ConnectionPool as ConnectionPool
@@ -41,6 +43,8 @@ _PLACES = {
     "Event": "protocol.messages",
     "EventBroadcaster": "pipeline.broadcaster",
     "EventHandler": "types",
+    "Instance": "cluster.instances",
+    "LoadBalancer": "cluster.balancing",
     "Position": "protocol.messages",
     "RealtimeClient": "client.client",
     "RealtimeConfig": "config",

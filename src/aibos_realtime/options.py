@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic import ValidationError as PydanticValidationError
@@ -44,7 +44,7 @@ class Options(BaseModel):
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise ConfigurationError(f"{path or 'options'}: {shown(value)} was given; allowed is a mapping of options ({', '.join(cls.model_fields)})")
+            raise ConfigurationError(_misplaced(path or "options", value, cls))
         try:
             return cls.model_validate(dict(value))
         except PydanticValidationError as error:
@@ -69,6 +69,8 @@ def _sentence(model: type[BaseModel], path: str, given: object, error: dict[str,
         return f"{dotted}: there is no such option" + (f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{dotted}: is required"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return _misplaced(dotted, error["input"], _model_of(owner, where[-1]) if owner and where else None)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     value = given
     for part in where:
@@ -81,14 +83,30 @@ def _sentence(model: type[BaseModel], path: str, given: object, error: dict[str,
     return f"{dotted}: {'a secret' if secret else shown(value)} was given; allowed is {message}"
 
 
+def _misplaced(path: str, value: object, model: type[BaseModel] | None) -> str:
+    """Something else in the place of a mapping: it is not shown, since a secret may have been put one level too high."""
+    kind = "a text" if isinstance(value, str | bytes | SecretStr) else f"a {type(value).__name__}"
+    return f"{path}: {kind} was given; allowed is a mapping" + (f" of options ({', '.join(model.model_fields)})" if model else "")
+
+
 def _owner(model: type[BaseModel], where: list[str]) -> tuple[type[BaseModel] | None, bool]:
     """The model in which the last part of `where` stands, and whether it is a secret there."""
     current: type[BaseModel] | None = model
+    named_freely = False
     for part in where[:-1]:
+        if named_freely:
+            named_freely = False
+            continue
         field = current.model_fields.get(part) if current else None
+        named_freely = field is not None and get_origin(field.annotation) is dict
         current = _model_in(field.annotation) if field else None
     field = current.model_fields.get(where[-1]) if current and where else None
     return current, bool(field and SecretStr in (field.annotation, *get_args(field.annotation)))
+
+
+def _model_of(owner: type[BaseModel], name: str) -> type[BaseModel] | None:
+    field = owner.model_fields.get(name)
+    return _model_in(field.annotation) if field is not None and get_origin(field.annotation) is not dict else None
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -10,6 +10,8 @@ from .auth.origin import CorsOptions
 from .auth.user import AuthResult, User
 from .backends.base import Receipt
 from .client.options import ClientOptions
+from .cluster.balancing import HealthCheckOptions, LoadBalancerOptions
+from .cluster.instances import Instance, InstanceOptions
 from .config import CompressionOptions, HeartbeatOptions, PersistenceOptions, RealtimeConfig, ScalingOptions, TlsOptions
 from .hub.connections import ConnectionOptions
 from .hub.monitor import ConnectionMetrics, MonitorOptions
@@ -36,8 +38,12 @@ __all__ = [
     "CorsOptions",
     "Event",
     "EventHandler",
+    "HealthCheckOptions",
     "HeartbeatOptions",
+    "Instance",
+    "InstanceOptions",
     "LimitOptions",
+    "LoadBalancerOptions",
     "Member",
     "MonitorOptions",
     "PersistenceOptions",

@@ -2,8 +2,8 @@
 
     python tests/conformance/autobahn.py --url ws://127.0.0.1:9001 [--cases '1.*,12.1.*']
 
-The suite needs Python 2.7, which it finds on PATH or among pyenv's; it is installed once, into a cache of its own. The server must echo every
-message and allow 32 MiB and 100,000 fragments. Exit: 0 all cases good, 1 some not, 2 it could not run, 77 skipped (no Python 2.7).
+The suite needs Python 2.7, found on PATH or among pyenv's; it is installed once, into a cache of its own. The server must echo all messages
+and allow 32 MiB and 100,000 fragments. Exit: 0 all cases good, 1 some not, 2 it could not run, 77 skipped (no Python 2.7).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 
 SUITE = "autobahntestsuite==25.10.1"
 VIRTUALENV = "virtualenv==20.21.1"  # the last line that can still make an environment for Python 2.7
-DEFAULT_CASES = ",".join(f"{section}.*" for section in range(1, 12))
+SECTIONS = ("1", "2", "3", "4", "5", "6", "7", "9", "10", "12", "13")
+DEFAULT_CASES = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*"
 ACCEPTED = frozenset({"OK", "NON-STRICT", "INFORMATIONAL"})
 SKIPPED = 77
 AGENT = "server"
@@ -62,7 +63,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the Autobahn testsuite against a running echo server.")
     parser.add_argument("--url", required=True, help="the server, such as ws://127.0.0.1:9001")
     parser.add_argument(
-        "--cases", default=DEFAULT_CASES, help="comma-separated patterns; default: sections 1 to 11 (12 and 13, deflate, take long)"
+        "--cases", default=DEFAULT_CASES, help="comma-separated patterns; default: all but sections 12 and 13 (deflate: ten minutes)"
     )
     parser.add_argument("--exclude", default="", help="comma-separated patterns of cases to leave out")
     parser.add_argument("--cache", type=Path, default=cache, help="where the suite is installed once (default: %(default)s)")
@@ -70,6 +71,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--python", type=Path, help="a Python 2.7 to use")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for the whole run (default: %(default)s)")
     options = parser.parse_args(arguments)
+    options.cases = [pattern.strip() for pattern in options.cases.split(",") if pattern.strip()]
+    options.exclude = [pattern.strip() for pattern in options.exclude.split(",") if pattern.strip()]
+    # The suite waits for ever if it has nothing to do.
+    if not any(pattern.split(".")[0] in ("*", *SECTIONS) for pattern in options.cases):
+        parser.error(f"--cases names none of the sections {', '.join(SECTIONS)}")
     options.cache = options.cache.expanduser().absolute()
     options.report = (options.report or options.cache / "report").expanduser().absolute()
     return options
@@ -78,10 +84,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def find_python27(given: Path | None) -> Path | None:
     """The first candidate that starts: a name on PATH may be a shim with nothing behind it."""
     for candidate in [given] if given else candidates():
+        command: list[str | Path] = [candidate, "-c", "import sys; print(sys.version_info[:2])"]
         try:
-            answer = subprocess.run(
-                [candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, timeout=30
-            )
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if answer.stdout.strip() == "(2, 7)":
@@ -143,13 +148,13 @@ def run(wstest: Path, options: argparse.Namespace) -> Results:
     specification = {
         "outdir": str(report),
         "servers": [{"agent": AGENT, "url": options.url}],
-        "cases": [pattern.strip() for pattern in options.cases.split(",") if pattern.strip()],
-        "exclude-cases": [pattern.strip() for pattern in options.exclude.split(",") if pattern.strip()],
+        "cases": options.cases,
+        "exclude-cases": options.exclude,
         "exclude-agent-cases": {},
     }
     (report / "fuzzingclient.json").write_text(json.dumps(specification, indent=2))
     with (report / "wstest.log").open("w") as log:
-        command = [wstest, "-m", "fuzzingclient", "-s", report / "fuzzingclient.json"]
+        command: list[str | Path] = [wstest, "-m", "fuzzingclient", "-s", report / "fuzzingclient.json"]
         # In a folder of its own: the suite also writes into the working directory.
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=report, timeout=options.timeout, check=True)
     index = report / "index.json"
@@ -164,9 +169,8 @@ def summarize(results: Results) -> dict[str, Any]:
     sections: dict[str, Counter[str]] = {}
     for case, result in results.items():
         sections.setdefault(case.split(".")[0], Counter())[result["behavior"]] += 1
-    verdicts = {
-        case: (result["behavior"], result["behaviorClose"]) for case, result in sorted(results.items(), key=lambda item: order(item[0]))
-    }
+    ordered = sorted(results, key=lambda case: [int(part) for part in case.split(".")])
+    verdicts = {case: (results[case]["behavior"], results[case]["behaviorClose"]) for case in ordered}
     return {
         "suite": SUITE,
         "total": len(results),
@@ -177,10 +181,6 @@ def summarize(results: Results) -> dict[str, Any]:
         "not strict": [case for case, pair in verdicts.items() if "NON-STRICT" in pair],
         "informational": [case for case, pair in verdicts.items() if "INFORMATIONAL" in pair],
     }
-
-
-def order(case: str) -> list[int]:
-    return [int(part) for part in case.split(".")]
 
 
 def as_markdown(summary: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A server of the tests' own that misbehaves on purpose: attempt n of a client meets step n of a script.
 
-It shares no code with the server of the package: frames are those of `websockets`, driven by hand. A step is a coroutine function that gets a `Peer`;
+It shares no code with the server of the package: frames are those of `websockets`, driven by hand. A step is a coroutine function that
+gets a `Peer`;
 what a step asserts fails the test.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
@@ -28,6 +30,10 @@ GREETING: dict[str, Any] = {
 }
 
 
+_quiet = logging.getLogger("tests.scripted_server")
+_quiet.setLevel(logging.CRITICAL)  # tests look into the log for what the client should not write there
+
+
 class Gone(Exception):
     """The client has left."""
 
@@ -41,9 +47,8 @@ class Peer:
         self.close_code: int | None = None
         self._reader = reader
         self._writer = writer
-        self._protocol = ServerProtocol(subprotocols=[Subprotocol("aibos.realtime.v1")])
+        self._protocol = ServerProtocol(subprotocols=[Subprotocol("aibos.realtime.v1")], logger=_quiet)
         self._events: list[Any] = []
-        self.answers_pings = True
 
     # Before the upgrade.
 
@@ -117,8 +122,6 @@ class Peer:
             elif event.opcode is Opcode.BINARY:
                 message = msgspec.msgpack.decode(bytes(event.data))
             else:
-                if event.opcode is Opcode.CLOSE:
-                    self.close_code = Close.parse(bytes(event.data)).code
                 continue
             assert isinstance(message, dict)
             return message
@@ -135,8 +138,8 @@ class Peer:
     async def acknowledge(self, message: dict[str, Any], offset: int = 1, epoch: str = "e1", duplicate: bool = False) -> None:
         await self.answer(message, "ack", {"id": message["id"], "offset": offset, "epoch": epoch, "duplicate": duplicate})
 
-    async def fail(self, message: dict[str, Any], code: str, **members: Any) -> None:
-        await self.answer(message, "error", {"code": code, "message": "No.", "retryable": False, **members})
+    async def fail(self, request: dict[str, Any], code: str, **members: Any) -> None:
+        await self.answer(request, "error", {"code": code, "message": "No.", "retryable": False, **members})
 
     async def join(self, room: str = "tenant_123", *, offset: int = 0, epoch: str = "e1", recovered: bool | None = None) -> dict[str, Any]:
         """Expect a join of this room and answer it; returned is what the client asked."""
@@ -185,7 +188,10 @@ class Peer:
             await self._flush()
             if not data and not self._events:
                 raise Gone
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        if isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
+            self.close_code = Close.parse(bytes(event.data)).code
+        return event
 
     async def _flush(self) -> None:
         for data in self._protocol.data_to_send():
@@ -210,8 +216,9 @@ class ScriptedServer:
         self.attempts = 0
         self.port = port
         self._server: asyncio.Server
+        self._owner: asyncio.Task[object] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._failures: list[Exception] = []
         self._changed = asyncio.Event()
 
     @property
@@ -219,6 +226,7 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
+        self._owner = asyncio.current_task()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -230,6 +238,8 @@ class ScriptedServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
         if self._failures:
+            if self._owner is not None:
+                self._owner.uncancel()
             raise self._failures[0]
 
     async def until_attempts(self, count: int) -> None:
@@ -249,7 +259,9 @@ class ScriptedServer:
             await step(Peer(reader, writer, self.attempts))
         except (Gone, ConnectionError, asyncio.CancelledError):
             pass
-        except BaseException as failure:
+        except Exception as failure:
+            if not self._failures and self._owner is not None:
+                self._owner.cancel()
             self._failures.append(failure)
         finally:
             self._tasks.discard(task)

@@ -25,12 +25,12 @@ from ..protocol.close_codes import CloseCode, default_reason, is_message_fault
 
 def explain_dial(error: BaseException, server: str, timeout: float, now: float) -> RealtimeError:
     """The error for an attempt that led to no connection. `server`: host:port; `timeout`: the seconds it had; `now`: unix time."""
+    if isinstance(error, ConnectionClosed):
+        return _explain_early_close(error, server)
     if isinstance(error, RealtimeError):
         return error
     if isinstance(error, InvalidStatus):
         return _explain_status(error, server, now)
-    if isinstance(error, WebSocketClosed):
-        return explain_close(explain_loss(error))
     if isinstance(error, ProxyError):
         return ConnectionError(f"The proxy on the way to {server} refused: check the proxy settings.")
     if isinstance(error, InvalidHandshake | EOFError):
@@ -66,6 +66,15 @@ def _explain_status(error: InvalidStatus, server: str, now: float) -> RealtimeEr
     if status >= 500 or status in (408, 425):
         return ConnectionError(f"{server} answered {status} instead of a WebSocket: it, or what stands before it, is in trouble.")
     return ConnectionError(f"{server} answered {status} instead of a WebSocket: check the path of the URL.", retryable=False)
+
+
+def _explain_early_close(closed: ConnectionClosed, server: str) -> RealtimeError:
+    explained = explain_close(closed)
+    if explained is not closed:
+        return explained
+    words = f"{closed.close_code} {closed.reason}".rstrip()
+    message = f"{server} closed the connection before it was ready ({words}): see its log."
+    return ConnectionClosed(message, close_code=closed.close_code, reason=closed.reason)
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:

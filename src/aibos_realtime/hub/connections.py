@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
+from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, ConnectionLimitExceeded
 from ..metrics import Metrics
 from ..options import Count, Options, Seconds
@@ -37,6 +37,7 @@ class ConnectionPool:
         heartbeat_interval: float | None = 30.0,
         heartbeat_timeout: float | None = 60.0,
         metrics: Metrics | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         given = dict(
             max_connections=max_connections,
@@ -48,6 +49,7 @@ class ConnectionPool:
         if self.options.heartbeat_interval and self.options.heartbeat_timeout and self.options.heartbeat_timeout <= self.options.heartbeat_interval:
             raise ConfigurationError("connections.heartbeat_timeout: must be longer than heartbeat_interval")
         self.metrics = metrics or Metrics()
+        self.clock = clock
         self._by_id: dict[str, Socket] = {}
         self._by_user: dict[str, dict[Socket, None]] = {}
 
@@ -84,7 +86,7 @@ class ConnectionPool:
         self.metrics.connections_ended += 1
         self.metrics.connections_failed += code not in _NORMAL_ENDS
         self.metrics.close_codes[code] += 1
-        self.metrics.duration_total += max(0.0, time.time() - socket.connected_at)
+        self.metrics.duration_total += max(0.0, self.clock.now() - socket.connected_at)
         return socket
 
     def get_connection(self, socket_id: str) -> Socket | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +60,7 @@ class ConnectionMonitor:
     async def get_metrics(self) -> ConnectionMetrics:
         """The figures now."""
         pool, found = self._pool, self._pool.metrics
-        now = time.time()
+        now = pool.clock.now()
         lived = found.duration_total + sum(max(0.0, now - socket.connected_at) for socket in pool)
         basic = dict(
             active_connections=len(pool),

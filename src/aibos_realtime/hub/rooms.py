@@ -126,13 +126,16 @@ class RoomManager:
     async def join_room(self, room_id: str, user_id: str) -> RoomInfo:
         """Put a user into a room, with every socket he has on this node now; he stays present until `leave_room`.
 
-        Creates the room where that is allowed. No rights are asked for: this is the server's own word. Raises `RoomFull`, `RoomLimitExceeded`,
-        `RoomNotFound`.
+        Creates the room where that is allowed. No rights are asked for: this is the server's own word. Raises `RoomFull`, `GuestsNotAllowed`,
+        `RoomLimitExceeded`, `RoomNotFound`.
         """
+        sockets = self._pool.get_user_connections(user_id) if self._pool is not None else []
+        for socket in sockets:
+            self._check_guest(socket.user, room_id)
         room = self.open(room_id)
-        presence = self._present(room, user_id, None)
+        presence = self._present(room, user_id, sockets[0].user if sockets else None)
         presence.held = True
-        for socket in self._pool.get_user_connections(user_id) if self._pool else ():
+        for socket in sockets:
             if socket.memberships is None or room_id not in socket.memberships:
                 self.enter(socket, room_id)
                 room.go_live(socket)
@@ -198,10 +201,7 @@ class RoomManager:
         """
         user = socket.user
         assert user is not None, "only an authenticated socket enters a room"
-        existing = self._rooms.get(room_id)
-        allows_guests = existing.settings.allow_guests if existing else self.pattern(room_id).allow_guests
-        if user.role == GUEST and not allows_guests:
-            raise GuestsNotAllowed()
+        self._check_guest(user, room_id)
         room = self.open(room_id)
         self._flush(room_id)
         presence = self._present(room, user.id, user)
@@ -248,6 +248,12 @@ class RoomManager:
         if room is None:
             raise RoomNotFound()
         return room
+
+    def _check_guest(self, user: User | None, room_id: str) -> None:
+        room = self._rooms.get(room_id)
+        allows_guests = room.settings.allow_guests if room is not None else self.pattern(room_id).allow_guests
+        if user is not None and user.role == GUEST and not allows_guests:
+            raise GuestsNotAllowed()
 
     def _settings(self, room_id: str, given: Mapping[str, Any] | RoomSettings | None) -> RoomSettings:
         if isinstance(given, RoomSettings):

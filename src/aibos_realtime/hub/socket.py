@@ -57,7 +57,6 @@ class Socket:
     """A client's connection. Handlers get it; it is never built by an application."""
 
     __slots__ = (
-        "__weakref__",
         "_calls",
         "_data",
         "_drained",
@@ -111,7 +110,7 @@ class Socket:
         self._calls: dict[int, asyncio.Future[Any]] | None = None
         self._next_ref = 0
         self._data: dict[str, Any] | None = None
-        self.backlog: deque[ClientMessage] | None = None
+        self.backlog: deque[ClientMessage] | tuple[ClientMessage, ...] | None = None
         self.pace: Any = None
         self.heard_at = host.coarse_now
         self.pinged = False

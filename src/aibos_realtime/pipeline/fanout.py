@@ -7,7 +7,7 @@ member: a socket that is behind has an outbox, one that is gone drops the bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import UNSET
 
@@ -21,7 +21,7 @@ from ..protocol.codec import Codec, Encoding, RoomFrame
 from ..protocol.limits import ALL, is_own_stream
 from .filters import Filters
 
-Groups = Mapping[Encoding, Iterable[Socket]]
+Groups = Mapping[Encoding, Collection[Socket]]
 
 
 def room_frame(event: LoggedEvent, codec: Codec) -> RoomFrame:
@@ -106,10 +106,9 @@ class Fanout:
             frames = [encoding.frame(room_frame(event, encoding.codec)) for event in events]
             if plain:
                 data = frames[0] if len(frames) == 1 else b"".join(frames)
-                count = 0
                 for socket in sockets:
                     socket.write(data)
-                    count += 1
+                count = len(sockets)
                 metrics.deliveries += count * len(frames)
                 metrics.messages_out += count * len(frames)
                 metrics.bytes_out += count * len(data)

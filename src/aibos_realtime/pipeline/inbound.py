@@ -1,17 +1,16 @@
 """The road of a message from a client: decode → throttle → route → handler → answer, and the one place where an error becomes an `error` frame.
 
-Requests of one connection are handled in order and do not overlap: while one waits for something, the next ones wait in `socket.backlog`. Answers to
-the server's own calls and `ping` pass by. Only a handler that has to wait costs a task.
+Requests of one connection are handled in order and do not overlap: while one is being handled, the next ones wait in `socket.backlog`. Answers to the
+server's own calls and `ping` pass by.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Coroutine
-from inspect import isawaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from inspect import isawaitable, iscoroutine
 from typing import Any
 
 from msgspec import UNSET
@@ -32,12 +31,20 @@ from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer
 from ..protocol.frames import PING, PONG
 from ..protocol.messages import RESERVED, ClientMessage
+from .dispatcher import Dispatcher
 from .eager import start
 from .handlers import BuiltIns
-from .routing import BUILT_IN, Route, Router
+from .routing import Route, Router
 from .throttle import LimitOptions, Pace
 
 logger = logging.getLogger("aibos_realtime")
+
+Handler = Callable[..., Any]
+
+BUSY: tuple[ClientMessage, ...] = ()
+"""The backlog of a socket whose request is being handled, and behind which nothing waits."""
+
+_BYPASSING = frozenset({"ping", "ack"})
 
 SERVICE = "service"
 """Users of this role publish without a rate limit."""
@@ -47,13 +54,13 @@ class Inbound:
     """Takes every message of every socket of one server."""
 
     def __init__(self, *, router: Router, built_ins: BuiltIns, limits: LimitOptions, metrics: Metrics, is_immediate: bool) -> None:
-        self._router = router
+        self._routes = router.routes
         self._built_ins = built_ins
         self._limits = limits
         self._metrics = metrics
         self._is_immediate = is_immediate
         self.coarse_now = 0.0
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.dispatcher: Dispatcher[tuple[Socket, ClientMessage]] = Dispatcher(self._finished)
         self._built_in = {
             "authenticate": built_ins.authenticate,
             "join-room": built_ins.join_room,
@@ -64,148 +71,176 @@ class Inbound:
 
     def receive(self, socket: Socket, opcode: int, payload: bytes) -> None:
         """One message. Nothing is raised: what is wrong with it is told to its sender, and costs nobody else."""
-        now = self.coarse_now
-        pace = socket.pace
-        if pace is None:
-            pace = socket.pace = Pace(self._limits, now)
-        if opcode == PING or opcode == PONG:
-            if pace.control is not None and pace.control.spend(now):
-                socket.disconnect(CloseCode.TOO_MANY_REQUESTS, "too many control frames")
+        codec = socket.encoding.codec
+        if opcode != codec.opcode:
+            self._receive_other(socket, opcode)
             return
         metrics = self._metrics
         metrics.messages_in += 1
         metrics.bytes_in += len(payload)
-        codec = socket.encoding.codec
-        if opcode != codec.opcode:
-            socket.disconnect(CloseCode.BAD_REQUEST, "text frames for JSON, binary frames for MessagePack")
-            return
+        message: ClientMessage | None = None
         try:
+            pace = socket.pace
+            if pace is None:
+                pace = socket.pace = Pace(self._limits, self.coarse_now)
             message = codec.decode(payload)
-        except ProtocolError as error:
-            self._refuse(socket, None, error)
-            if pace.bad.is_out(now):
-                socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
-            return
-        try:
-            pace.spend_message(now)
-            if message.event == "ack":
-                socket.answered(message.ref, codec.value(message.data))
-                return
-        except RealtimeError as error:
-            self._refuse(socket, message if message.event != "ack" else None, error)
-            return
-        if message.event == "ping":
-            self._answer(socket, message, Answer("pong"))
-        elif socket.backlog is not None:
-            self._queue(socket, socket.backlog, message)
-        else:
-            self._handle(socket, message)
+            if pace.messages is not None:
+                pace.spend_message(self.coarse_now)
+            if message.event in _BYPASSING:
+                self._bypass(socket, message)
+            elif socket.backlog is None:
+                self._handle(socket, message)
+            else:
+                self._queue(socket, message)
+        except Exception as error:
+            self._fail(socket, message, error)
 
     def hold(self, socket: Socket) -> None:
         """Have the messages of a socket wait, until `release`."""
-        socket.backlog = deque()
+        socket.backlog = BUSY
 
     def release(self, socket: Socket) -> None:
         """Handle what has waited, in order."""
         backlog, socket.backlog = socket.backlog, None
-        while backlog and not socket.closing:
-            self._handle(socket, backlog.popleft())
+        if not backlog:
+            return
+        waiting = deque(backlog)
+        while waiting and not socket.closing:
+            message = waiting.popleft()
+            try:
+                self._handle(socket, message)
+            except Exception as error:
+                self._fail(socket, message, error)
             if socket.backlog is not None:
-                socket.backlog.extend(backlog)
+                socket.backlog = waiting
                 return
         if not socket.closing and not socket.is_behind():
             socket.transport.resume_reading()
 
     # — one request —
 
-    def _handle(self, socket: Socket, message: ClientMessage) -> None:
-        try:
-            rest = self._route(socket, message)
-        except Exception as error:
-            self._fail(socket, message, error)
+    def _receive_other(self, socket: Socket, opcode: int) -> None:
+        """A control frame, which the transport has dealt with already; or data of the kind that this codec has no use for."""
+        if opcode != PING and opcode != PONG:
+            socket.disconnect(CloseCode.BAD_REQUEST, "text frames for JSON, binary frames for MessagePack")
             return
-        if rest is not None:
-            self.hold(socket)
-            task = asyncio.get_running_loop().create_task(self._finish(socket, message, rest))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+        if socket.pace is None:
+            socket.pace = Pace(self._limits, self.coarse_now)
+        control = socket.pace.control
+        if control is not None and control.spend(self.coarse_now):
+            socket.disconnect(CloseCode.TOO_MANY_REQUESTS, "too many control frames")
 
-    def _route(self, socket: Socket, message: ClientMessage) -> Awaitable[Answer] | None:
-        """Find who takes the message and let him begin; returns what has to be waited for, if anything."""
+    def _bypass(self, socket: Socket, message: ClientMessage) -> None:
+        """What is answered out of turn, so that a handler may wait for it."""
+        if message.event == "ping":
+            self._answer(socket, message, Answer("pong"))
+        else:
+            socket.answered(message.ref, socket.encoding.codec.value(message.data))
+
+    def _handle(self, socket: Socket, message: ClientMessage) -> None:
+        """Find who takes the message, and let him begin."""
         event, room = message.event, message.room
-        own = socket.handlers.get(event)
-        if event in BUILT_IN:
-            if own is not None:
-                return self._built_ins.override(socket, message, own)
-            return self._start(socket, message, self._built_in[event](socket, message))
+        own = socket.handlers.get(event) if socket.handlers else None
         if event in RESERVED:
-            raise ProtocolError(f"{event!r} is not a message that a client sends.")
+            self._handle_built_in(socket, message, own)
+            return
         if not socket.authenticated:
             raise AuthenticationError("Authenticate first.")
+        route = self._routes.get(event)
         if room is None and own is not None:
-            return self._call(socket, message, Route(event, own), ())
-        route = self._router.get(event)
-        if room is None and route is not None:
-            return self._call(socket, message, route, (socket,))
-        return self._publish(socket, message if room is not None else _into_only_room(socket, message), route)
+            self._call(socket, message, Route(event, own), ())
+        elif room is None and route is not None:
+            self._call(socket, message, route, (socket,))
+        else:
+            self._publish(socket, message if room is not None else _into_only_room(socket, message), route)
 
-    def _call(self, socket: Socket, message: ClientMessage, route: Route, first: tuple[Socket, ...]) -> Awaitable[Answer] | None:
+    def _handle_built_in(self, socket: Socket, message: ClientMessage, own: Handler | None) -> None:
+        built_in = self._built_in.get(message.event)
+        if built_in is None:
+            raise ProtocolError(f"{message.event!r} is not a message that a client sends.")
+        if own is not None:
+            self._dispatch(socket, message, self._built_ins.override(socket, message, own))
+        elif message.event == "authenticate":
+            self._dispatch(socket, message, built_in(socket, message))
+        else:
+            self._start(socket, message, built_in(socket, message))
+
+    def _call(self, socket: Socket, message: ClientMessage, route: Route, first: tuple[Socket, ...]) -> None:
         value = socket.encoding.codec.value(message.data)
         if route.convert is not None:
             value = route.convert(value)
         result = route.handler(*first, value)
-        if isawaitable(result):
-            return _acknowledge(result)
-        self._answer(socket, message, Answer("ack", data=result))
-        return None
+        if iscoroutine(result):
+            self._dispatch(socket, message, result)
+        elif isawaitable(result):
+            self._dispatch(socket, message, _waiting_for(result))
+        else:
+            self._answer(socket, message, Answer("ack", data=result))
 
-    def _publish(self, socket: Socket, message: ClientMessage, route: Route | None) -> Awaitable[Answer] | None:
+    def _publish(self, socket: Socket, message: ClientMessage, route: Route | None) -> None:
         if socket.user is not None and socket.user.role != SERVICE:
             socket.pace.spend_publish(self.coarse_now)
         if route is not None and route.convert is not None:
             route.convert(socket.encoding.codec.value(message.data))
-        return self._start(socket, message, self._built_ins.publish(socket, message))
+        self._start(socket, message, self._built_ins.publish(socket, message))
 
-    def _start(self, socket: Socket, message: ClientMessage, coroutine: Coroutine[Any, Any, Answer]) -> Awaitable[Answer] | None:
-        """A built-in: on the spot where nothing in it waits for a network or for the application's own code."""
-        if not self._is_immediate or message.event == "authenticate":
-            return coroutine
+    def _start(self, socket: Socket, message: ClientMessage, coroutine: Coroutine[Any, Any, Answer]) -> None:
+        """A built-in: on the spot where nothing in it waits for a network or runs the application's own code."""
+        if not self._is_immediate:
+            self._dispatch(socket, message, coroutine)
+            return
         answer, rest = start(coroutine)
         if rest is None:
             self._answer(socket, message, answer)
-        return rest
+        else:
+            self._dispatch(socket, message, _waiting_for(rest))
 
-    async def _finish(self, socket: Socket, message: ClientMessage, rest: Awaitable[Answer]) -> None:
-        try:
-            self._answer(socket, message, await rest)
-        except Exception as error:
+    def _dispatch(self, socket: Socket, message: ClientMessage, coroutine: Coroutine[Any, Any, Any]) -> None:
+        socket.backlog = BUSY
+        self.dispatcher.run(coroutine, (socket, message))
+
+    def _finished(self, subject: tuple[Socket, ClientMessage], value: Any, error: BaseException | None) -> None:
+        socket, message = subject
+        if error is not None:
             self._fail(socket, message, error)
+        else:
+            try:
+                self._answer(socket, message, value if type(value) is Answer else Answer("ack", data=value))
+            except Exception as failure:
+                self._fail(socket, message, failure)
         self.release(socket)
 
     # — what goes back —
 
     def _answer(self, socket: Socket, message: ClientMessage, answer: Answer) -> None:
         if message.ref is not None:
-            answer = Answer(answer.event, message.ref, answer.data)
-        elif answer.event not in _CONTENT:
-            return
-        if answer.event:
+            if answer.event:
+                self._write(socket, Answer(answer.event, message.ref, answer.data))
+        elif answer.event in _CONTENT:
             self._write(socket, answer)
 
-    def _queue(self, socket: Socket, backlog: deque[ClientMessage], message: ClientMessage) -> None:
+    def _queue(self, socket: Socket, message: ClientMessage) -> None:
+        backlog = socket.backlog
+        if not isinstance(backlog, deque):
+            backlog = socket.backlog = deque()
         backlog.append(message)
         limit = self._limits.requests_waiting
         if limit is not None and len(backlog) >= limit:
             socket.transport.pause_reading()
 
-    def _fail(self, socket: Socket, message: ClientMessage, error: Exception) -> None:
+    def _fail(self, socket: Socket, message: ClientMessage | None, error: BaseException) -> None:
+        """What went wrong, told to the sender as far as it is his: the rest is for the log, under one number."""
         if isinstance(error, RealtimeError) and not isinstance(error, ConfigurationError):
             self._refuse(socket, message, error)
+            if message is None and socket.pace.bad.is_out(self.coarse_now):
+                socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
             return
         incident = secrets.token_hex(6)
         self._metrics.handler_failures += 1
-        logger.error("the handler of %r failed (%s)", message.event, incident, exc_info=error)
-        self._refuse(socket, message, RealtimeError(f"The server failed to handle this (incident {incident}).", retryable=True, details={"id": incident}))
+        name = message.event if message is not None else "?"
+        logger.error("the handler of %r failed (%s)", name, incident, exc_info=error)
+        text = f"The server failed to handle this (incident {incident})."
+        self._refuse(socket, message, RealtimeError(text, retryable=True, details={"id": incident}))
 
     def _refuse(self, socket: Socket, message: ClientMessage | None, error: RealtimeError) -> None:
         """The `error` frame; a missing permission has a name of its own. Who is refused too often is closed."""
@@ -239,5 +274,5 @@ def _into_only_room(socket: Socket, message: ClientMessage) -> ClientMessage:
     return ClientMessage(message.event, message.data, next(iter(rooms)), message.ref, message.id)
 
 
-async def _acknowledge(result: Awaitable[Any]) -> Answer:
-    return Answer("ack", data=await result)
+async def _waiting_for(rest: Awaitable[Any]) -> Any:
+    return await rest

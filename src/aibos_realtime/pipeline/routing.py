@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,19 +12,14 @@ from ..errors import ConfigurationError, ValidationError
 from ..protocol.limits import check_name
 from ..protocol.messages import RESERVED
 
-BUILT_IN = frozenset({"authenticate", "join-room", "leave-room", "history", "presence"})
-"""Requests that the server answers by itself, and that a socket's own handler may take over."""
-
-
 class Route:
     """An application's handler of one event, with the payload type it declares (None: plain values)."""
 
-    __slots__ = ("convert", "event", "handler", "is_async")
+    __slots__ = ("convert", "event", "handler")
 
     def __init__(self, event: str, handler: Callable[..., Any], payload: Any = None) -> None:
         self.event = event
         self.handler = handler
-        self.is_async = asyncio.iscoroutinefunction(handler) or asyncio.iscoroutinefunction(getattr(handler, "__call__", None))
         self.convert = None if payload is None else converter(payload)
 
 
@@ -33,19 +27,16 @@ class Router:
     """Routes by event name, the same for every socket."""
 
     def __init__(self) -> None:
-        self._routes: dict[str, Route] = {}
+        self.routes: dict[str, Route] = {}
 
     def add(self, event: str, handler: Callable[..., Any], payload: Any = None) -> None:
         """Raises `ConfigurationError` for a reserved or taken name and for a payload type that cannot be checked."""
         check_name("event", event)
         if event in RESERVED:
             raise ConfigurationError(f"server.event({event!r}): the name is the protocol's own; a socket may take a built-in message over: socket.on({event!r})")
-        if event in self._routes:
+        if event in self.routes:
             raise ConfigurationError(f"server.event({event!r}): there is a handler for this event already")
-        self._routes[event] = Route(event, handler, payload)
-
-    def get(self, event: str) -> Route | None:
-        return self._routes.get(event)
+        self.routes[event] = Route(event, handler, payload)
 
 
 def converter(payload: Any) -> Callable[[Any], Any]:

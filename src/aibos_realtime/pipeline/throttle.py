@@ -85,11 +85,13 @@ class Strikes:
     def __init__(self, limit: int, window: float) -> None:
         self._limit = limit
         self._window = window
-        self._times: deque[float] = deque()
+        self._times: deque[float] | None = None
 
     def is_out(self, now: float) -> bool:
         """Count one more; True when that makes the limit."""
         times = self._times
+        if times is None:
+            times = self._times = deque()
         times.append(now)
         while times[0] <= now - self._window:
             times.popleft()

@@ -86,8 +86,8 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(ClientMessage)
-        self._encoder = msgspec.json.Encoder(enc_hook=_encode_other)
-        self.encode = self._encoder.encode
+        self._value_decoder = msgspec.json.Decoder().decode
+        self.encode = msgspec.json.Encoder(enc_hook=_encode_other).encode
 
     def decode(self, payload: bytes) -> ClientMessage:
         try:
@@ -100,7 +100,7 @@ class JsonCodec:
         if data is UNSET:
             return None
         try:
-            value = msgspec.json.decode(data)
+            value = self._value_decoder(data)
         except MALFORMED:
             raise ProtocolError("The data is not valid JSON, or nested too deep.") from None
         if is_suspect(bytes(data)):

@@ -48,12 +48,20 @@ def is_own_stream(room_id: str) -> bool:
     return room_id == ALL or room_id.startswith(_OWN_STREAM)
 
 
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{16}|[eE][+-]?\d{3}")
+_DIGITS = b"0123456789"
+_LONG_NUMBER = re.compile(rb"\d{16}")
+_HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}")
 
 
 def is_suspect(data: bytes) -> bool:
-    """Whether JSON text may break `check_value`: a look without decoding, which is right whenever it says no."""
-    return data.count(b"[") + data.count(b"{") > DEPTH or _SUSPECT.search(data) is not None
+    """Whether JSON text may hold what `check_value` refuses: a look without decoding, which is right whenever it says no.
+
+    Half surrogates are not looked for: the JSON decoder refuses them by itself.
+    """
+    if b"\\u0000" in data or data.count(b"[") + data.count(b"{") > DEPTH:
+        return True
+    digits = len(data) - len(data.translate(None, _DIGITS))
+    return digits >= 4 and (_HUGE_NUMBER.search(data) is not None or (digits >= 16 and _LONG_NUMBER.search(data) is not None))
 
 
 def check_value(value: object, depth: int = 0) -> None:

@@ -8,6 +8,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -149,6 +150,13 @@ class RealtimeServer:
         host = "localhost" if self.config.host in ("0.0.0.0", "::", "") else self.config.host
         return f"{'wss' if self._tls else 'ws'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    def listen_on(self, *, host: str | None = None, port: int | None = None) -> None:
+        """Take another address than the configured one. Before `start`. Raises `ConfigurationError`."""
+        if self._port is not None:
+            raise ConfigurationError("listen_on: the server runs already; call it before start")
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        self.config = RealtimeConfig.parse("", dict(self.config) | given)
+
     async def start(self) -> None:
         """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken."""
         if self._port is not None:
@@ -221,12 +229,15 @@ class RealtimeServer:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
 
-    def run(self, *, drain: float = 30.0) -> None:
-        """Serve until SIGINT or SIGTERM, then stop as `stop(drain)` does; a second signal ends it at once. Blocks."""
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(self._run(drain))
+    def run(self, *, drain: float = 30.0, on_started: Callable[[], object] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM, then stop as `stop(drain)` does; a second signal ends it at once. Blocks.
 
-    async def _run(self, drain: float) -> None:
+        `on_started`: called, and awaited where that is due, once the server listens.
+        """
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(self._run(drain, on_started))
+
+    async def _run(self, drain: float, on_started: Callable[[], object] | None) -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         main = asyncio.current_task()
@@ -242,6 +253,8 @@ class RealtimeServer:
         stopped = asyncio.ensure_future(self._stopped.wait())
         asking = asyncio.ensure_future(asked.wait())
         try:
+            if on_started is not None and isawaitable(told := on_started()):
+                await told
             await asyncio.wait((stopped, asking), return_when=asyncio.FIRST_COMPLETED)
             await self.stop(drain)
         except asyncio.CancelledError:

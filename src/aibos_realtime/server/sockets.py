@@ -210,6 +210,7 @@ class Sockets:
 
     def start(self) -> None:
         if self._ticking is None:
+            self._inbound.dispatcher.start()
             self._tick()
 
     def _tick(self) -> None:
@@ -256,7 +257,7 @@ class Sockets:
         for socket in sockets:
             if socket.ready:
                 socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
-        running = [*self._inbound.tasks, *self._tasks]
+        running = [*self._inbound.dispatcher.tasks, *self._tasks]
         if running:
             await asyncio.wait(running, timeout=seconds)
         self._fanout.flush()
@@ -276,7 +277,8 @@ class Sockets:
             except TimeoutError:
                 for socket in list(self._pool):
                     socket.transport.abort()
-        left = [*self._inbound.tasks, *self._tasks]
+        await self._inbound.dispatcher.stop()
+        left = list(self._tasks)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 _TURNS = 25
 """Turns of the loop after each timer: enough for a chain of tasks that wake one another."""
 
+_CLOSE = 1e-6
+
 
 class ManualTimer:
     """A planned call; `cancel()` takes it back."""
@@ -34,13 +36,14 @@ class ManualTimer:
 class ManualClock:
     """A `Clock` for tests. `now`: the unix time at which it starts; `monotonic()` starts at 1000."""
 
-    __slots__ = ("_monotonic", "_numbers", "_timers", "_wall")
+    __slots__ = ("_monotonic", "_numbers", "_timers", "_wall", "_watchers")
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._monotonic = 1000.0
         self._wall = now - self._monotonic
         self._timers: list[tuple[float, int, ManualTimer]] = []
         self._numbers = itertools.count()
+        self._watchers: list[tuple[float, asyncio.Future[None]]] = []
 
     def now(self) -> float:
         return self._wall + self._monotonic
@@ -52,6 +55,9 @@ class ManualClock:
         """Plan a call. One of a delay of 0 or less runs at the next `advance`, even `advance(0)`."""
         timer = ManualTimer(self._monotonic + max(0.0, delay), callback, args)
         heapq.heappush(self._timers, (timer.when, next(self._numbers), timer))
+        for due, watcher in self._watchers:
+            if abs(timer.when - due) < _CLOSE:
+                _wake(watcher)
         return timer
 
     async def sleep(self, delay: float) -> None:
@@ -70,6 +76,18 @@ class ManualClock:
     def planned(self) -> list[float]:
         """Seconds until each timer and sleeper is due, the next one first."""
         return sorted(when - self._monotonic for when, _, timer in self._timers if not timer.is_cancelled)
+
+    async def until_planned(self, delay: float) -> None:
+        """Wait, in real time, until somebody has planned something for `delay` seconds from now. Cancelling is safe."""
+        due = self._monotonic + delay
+        if any(abs(planned - delay) < _CLOSE for planned in self.planned):
+            return
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append((due, watcher))
+        try:
+            await watcher
+        finally:
+            self._watchers.remove((due, watcher))
 
     async def advance(self, seconds: float) -> None:
         """Move on by `seconds`, running what is due on the way in order; what that plans within the span runs too. Cancelling stops on

@@ -237,6 +237,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
         stream, early = self.transport, self._early
         self.parser = self.flow = self.transport = None  # type: ignore[assignment]
+        # uvloop keeps the last `data_received` that a stream had, also under a buffered protocol: without this, each WebSocket would keep all of the above.
+        stream.set_protocol(_NOBODY)
         verdict.open(stream, early)
 
     def _refuse(self, refusal: Refusal, *, count: bool = True) -> None:
@@ -253,6 +255,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(LINGER, self.transport.abort)
         else:
             self.transport.close()
+
+
+_NOBODY = asyncio.Protocol()
 
 
 def refusal_body(refusal: Refusal) -> bytes:

@@ -25,12 +25,13 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     most. Were the socket closed at once, unread bytes would make the kernel send a reset, and the reset would eat the close frame.
     """
 
-    __slots__ = ("_close", "_closing", "_deadline", "_peer", "_reader", "_reading", "_stream", "remote_address")
+    __slots__ = ("_close", "_closing", "_deadline", "_peer", "_reader", "_reading", "_stream", "remote_address", "write")
 
     shows_life = True
 
     def __init__(self, stream: asyncio.Transport, reader: FrameReader, remote_address: str) -> None:
         self._stream = stream
+        self.write = stream.write  # not a method: it is called for every delivery
         self._reader = reader
         self.remote_address = remote_address
         self._peer: Peer | None = None
@@ -53,9 +54,6 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             self._feed(early)
 
     # — what the hub asks —
-
-    def write(self, data: bytes) -> None:
-        self._stream.write(data)
 
     def buffered(self) -> int:
         return self._stream.get_write_buffer_size()

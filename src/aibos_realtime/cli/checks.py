@@ -1,0 +1,158 @@
+"""What `check` looks at: secret, port, descriptors, event loop, certificate, variables. It changes nothing, and starts nothing."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Literal
+
+from ..auth.authentication import WebSocketAuth
+from ..clock import SYSTEM_CLOCK
+from ..config import VARIABLES, RealtimeConfig
+from ..errors import ConfigurationError
+from ..server.assembly import assemble
+from .target import show_duration
+
+Status = Literal["ok", "warning", "failed"]
+
+RESERVED_DESCRIPTORS = 24
+"""Descriptors that a server needs besides its connections: standard streams, event loop, listening sockets, files."""
+CERTIFICATE_WARNING = 14 * 86_400.0
+
+_KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN", "REDIS_URL", "REDIS_DB")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, how it stands, and one sentence."""
+
+    name: str
+    status: Status
+    message: str
+
+
+def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Finding]:
+    """Every check of a configuration that could be read."""
+    found = [check_authentication(config)]
+    if (parts := check_parts(config)) is not None and parts.message != found[0].message:
+        found.append(parts)
+    found += [
+        check_port(config.host, config.port),
+        check_descriptors(config.connections.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    ]
+    found.append(check_loop(find_spec("uvloop") is not None))
+    if config.tls is not None:
+        found.append(check_certificate(config, datetime.now(UTC)))
+    if "persistence.database.url" in sources:
+        found.append(
+            Finding(
+                "store", "warning", "persistence.database.url is set, and this version keeps events in memory alone: a restart forgets them"
+            )
+        )
+    return found
+
+
+def check_authentication(config: RealtimeConfig) -> Finding:
+    """Whether there is a key, long enough and known from nowhere."""
+    try:
+        auth = WebSocketAuth.from_options(config.authentication)
+    except ConfigurationError as error:
+        return Finding("authentication", "failed", str(error))
+    kind = next(name for name in ("jwt_secret", "jwks_url", "public_key") if getattr(config.authentication, name) is not None)
+    return Finding(
+        "authentication", "ok", f"tokens are verified with {kind}" + ("" if auth.can_issue else "; they come from somebody else")
+    )
+
+
+def check_parts(config: RealtimeConfig) -> Finding | None:
+    """Whether a server can be made of it; None where nothing is left to say."""
+    try:
+        assemble(config, clock=SYSTEM_CLOCK)
+    except ConfigurationError as error:
+        return Finding("configuration", "failed", str(error))
+    return Finding("configuration", "ok", "a server can be made of it")
+
+
+def check_port(host: str, port: int) -> Finding:
+    """Whether the address can be bound, by binding it for a moment."""
+    try:
+        places = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in places:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                tried.bind(address)
+                tried.listen(1)
+    except socket.gaierror as error:
+        return Finding("port", "failed", f"the host {host} is not known ({error.strerror})")
+    except OSError as error:
+        why = "is taken: does the server run already?" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error.strerror}"
+        return Finding("port", "failed", f"{host}:{port} {why}")
+    return Finding("port", "ok", f"{host}:{port} is free")
+
+
+def check_descriptors(connections: int | None, limit: int) -> Finding:
+    """Whether every connection allowed can have its file descriptor. `limit`: of this process, the soft one."""
+    if limit == resource.RLIM_INFINITY:
+        return Finding("descriptors", "ok", "there is no limit on open files")
+    if connections is None:
+        return Finding(
+            "descriptors", "warning", f"max_connections is off, and {limit} open files are the end: set it, or raise `ulimit -n`"
+        )
+    if connections + RESERVED_DESCRIPTORS > limit:
+        needed = connections + RESERVED_DESCRIPTORS
+        return Finding(
+            "descriptors", "failed", f"{connections} connections need {needed} open files and {limit} are allowed: ulimit -n {needed}"
+        )
+    return Finding("descriptors", "ok", f"{limit} open files are allowed, enough for {connections} connections")
+
+
+def check_loop(has_uvloop: bool) -> Finding:
+    """Which event loop the server would run on."""
+    if has_uvloop:
+        return Finding("event loop", "ok", "uvloop")
+    return Finding("event loop", "warning", "asyncio's own; with uvloop the server does more per second: pip install uvloop")
+
+
+def check_certificate(config: RealtimeConfig, now: datetime) -> Finding:
+    """How long the certificate is valid. That it can be loaded with its key is checked with the parts."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    assert config.tls is not None
+    path = config.tls.certificate
+    try:
+        left = (load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc - now).total_seconds()
+    except (OSError, ValueError) as error:
+        return Finding(
+            "certificate",
+            "failed",
+            f"tls.certificate: {path} cannot be read ({getattr(error, 'strerror', None) or 'it is no PEM certificate'})",
+        )
+    if left <= 0:
+        return Finding("certificate", "failed", f"tls.certificate: {path} expired {show_duration(-left)} ago: renew it")
+    return Finding("certificate", "warning" if left < CERTIFICATE_WARNING else "ok", f"{path} is valid for another {show_duration(left)}")
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Variables that nothing reads: mistyped ones, and those of parts that this version does not have."""
+    found = []
+    for name in sorted(environment):
+        if name.startswith(("REALTIME_", "JWT_")) and name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
+            if name.startswith("REALTIME_") or near:
+                found.append(
+                    Finding(
+                        "environment", "warning", f"{name} is set, and nothing reads it" + (f"; did you mean {near[0]}?" if near else "")
+                    )
+                )
+    if environment.get("REDIS_URL"):
+        found.append(Finding("environment", "warning", "REDIS_URL is set, and this version runs one node without Redis: it is not used"))
+    return found

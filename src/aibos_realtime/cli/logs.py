@@ -1,0 +1,100 @@
+"""Logging for `serve`: one handler on stderr, as text for people or JSON for programs, and libraries that speak up only when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from .output import err, escape_controls
+
+LISTENING = "listening on %s"
+"""What the server logs once it listens; on a terminal the command itself has said so."""
+
+_QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+class LogLevel(StrEnum):
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """What a call gave as `extra=`: ids, counts."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class TextFormatter(logging.Formatter):
+    """`2025-11-23 12:00:00 INFO    aibos_realtime: words  name=value`, and a failure's trace below it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return escape_controls("  ".join([line, *(f"{name}={value}" for name, value in extras(record).items())]))
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: `time` (RFC 3339), `level`, `logger`, `message`, `process`, what was given as `extra=`, and `trace` of a failure."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {
+            "time": time,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        line |= {name: value for name, value in extras(record).items() if name not in line}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class CommandLogs(logging.Handler):
+    """The one handler of `serve`. It writes to whatever `sys.stderr` is at that moment. `others`: the handlers that were there before it."""
+
+    def __init__(self, others: list[logging.Handler]) -> None:
+        super().__init__()
+        self.others = others
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            err.stream.write(f"{self.format(record)}\n")
+            err.stream.flush()
+        except (OSError, ValueError):
+            pass  # stderr is closed: there is nobody left to tell
+
+
+def set_up_logging(format: LogFormat, level: LogLevel) -> CommandLogs:
+    """Log to stderr in this way; a second call replaces the first."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, CommandLogs):
+            root.removeHandler(handler)
+    handler = CommandLogs(list(root.handlers))
+    handler.setFormatter(JsonFormatter() if format is LogFormat.json else TextFormatter())
+    root.addHandler(handler)
+    root.setLevel(level.value.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return handler
+
+
+def yield_to_application(handler: CommandLogs) -> None:
+    """Where the imported module has set up logging of its own on the root logger, leave it to that: nothing is to be written twice."""
+    root = logging.getLogger()
+    if any(one is not handler and one not in handler.others for one in root.handlers):
+        root.removeHandler(handler)

@@ -1,0 +1,109 @@
+"""`aibos-realtime token`: mint a token. stdout gets the token and nothing else, so that it can stand in $(…)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigurationError, ValidationError
+from .exits import ExitCode, Failure
+from .folder import DEMO_TENANT, DEMO_USER, DemoFolder
+from .output import out
+from .program import program
+from .serve import check_file
+
+_OPTIONS = {"user_id": "--user", "role": "--role", "tenant_id": "--tenant", "expires_in": "--expires-in", "claims": "--claim"}
+
+
+def token(
+    user: Annotated[str | None, typer.Option(help="The user's id (`sub`). The demo has one.", show_default=False)] = None,
+    role: Annotated[str, typer.Option(help="The user's role.")] = "user",
+    tenant: Annotated[str | None, typer.Option(help="The tenant's id; by default it opens the room tenant_<id>.")] = None,
+    expires_in: Annotated[
+        str | None, typer.Option(help="15m, 24h, 7d, or seconds.  [default: JWT_EXPIRES_IN, else 24h; demo: 1h]", metavar="DURATION")
+    ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="A further claim; the value is JSON, or else text. Repeatable.", metavar="NAME=VALUE")
+    ] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="File that holds the server's secret.", metavar="FILE")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="For the demo of this folder, also where JWT_SECRET is set.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of the server (audience, issuer, …).", metavar="FILE")] = None,
+    env_file: Annotated[Path | None, typer.Option(help="File of variables.  [default: .env]", metavar="FILE")] = None,
+) -> None:
+    """Print a token for a user.
+
+    The secret is that of --secret-file, else of JWT_SECRET or what else configures the server, else that of the demo in this folder.
+
+    \b
+    export REALTIME_TOKEN=$(aibos-realtime token --user user_123 --tenant 123)
+    """
+    claims = _read_claims(claim or [])
+    auth, is_demo = _find_issuer(secret_file, demo, config, env_file)
+    if user is None and not is_demo:
+        raise Failure("Whose token? Name the user: --user user_123.", ExitCode.USAGE)
+    try:
+        minted = auth.issue(
+            user_id=DEMO_USER if user is None else user,
+            role=role,
+            tenant_id=DEMO_TENANT if is_demo and tenant is None else tenant,
+            expires_in=expires_in,
+            claims=claims,
+        )
+    except ValidationError as error:
+        first = error.errors[0]
+        raise Failure(f"{_OPTIONS.get(first['path'], first['path'])}: {first['message']}.", ExitCode.USAGE) from None
+    out.write(minted)
+
+
+def _find_issuer(secret_file: Path | None, demo: bool, config: Path | None, env_file: Path | None) -> tuple[Any, bool]:
+    """What mints, and whether it is the demo's."""
+    from ..auth.authentication import WebSocketAuth
+    from ..config import RealtimeConfig
+
+    demo_secret = DemoFolder().secret() if demo or secret_file is None else None
+    if demo:
+        if demo_secret is None:
+            raise Failure(
+                f"There is no demo in this folder: start one with `{program()} serve --demo`, or change to its folder.", ExitCode.USAGE
+            )
+        return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
+    check_file("--secret-file", secret_file)
+    check_file("--env-file", env_file)
+    settings, _ = RealtimeConfig.load(file=config, env_file=env_file or ".env")
+    options = settings.authentication
+    if secret_file is not None:
+        keys = {"jwt_secret": _read_secret(secret_file), "jwks_url": None, "public_key": None}
+        return WebSocketAuth(**{**dict(options), **keys}), False
+    if options.jwt_secret is None and options.jwks_url is None and options.public_key is None:
+        if demo_secret is not None:
+            return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
+        raise Failure(
+            "There is no secret to sign with: set JWT_SECRET to that of the server, or name its file (--secret-file FILE).", ExitCode.USAGE
+        )
+    auth = WebSocketAuth.from_options(options)
+    if not auth.can_issue:
+        raise Failure("The server takes tokens of an identity provider, which alone can make them: get one there.", ExitCode.USAGE)
+    return auth, False
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--secret-file: {path} cannot be read as text ({type(error).__name__})") from None
+
+
+def _read_claims(given: list[str]) -> dict[str, Any]:
+    claims = {}
+    for number, text in enumerate(given, 1):
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise Failure(f"--claim, number {number}: write NAME=VALUE, for example --claim plan=pro.", ExitCode.USAGE)
+        try:
+            claims[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            claims[name] = value
+    return claims

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from aibos_realtime import errors
+from aibos_realtime.protocol.client_notices import Parting
+from aibos_realtime.protocol.client_readings import read_delay, read_error, read_parting, read_positions, read_user, to_event, to_frame
+from aibos_realtime.protocol.messages import Position, ServerMessage
+
+
+def test_an_error_gets_its_class_by_its_code() -> None:
+    error = read_error(ServerMessage("error", {"code": "rate_limited", "message": "Wait.", "retryable": True, "retryAfter": 2}))
+    assert isinstance(error, errors.RateLimitExceeded)
+    assert (error.retry_after, str(error), error.retryable) == (2.0, "Wait.", True)
+
+
+def test_an_unknown_code_is_kept() -> None:
+    error = read_error(ServerMessage("error", {"code": "of_tomorrow", "message": "New."}))
+    assert type(error) is errors.RealtimeError
+    assert error.code == "of_tomorrow"
+
+
+def test_permission_denied_is_an_error_by_its_own_name() -> None:
+    data = {"code": "permission_denied", "resource": "tenant_9", "action": "read", "message": "No.", "retryable": False}
+    error = read_error(ServerMessage("permission_denied", data))
+    assert isinstance(error, errors.PermissionDenied)
+    assert (error.resource, error.action) == ("tenant_9", "read")
+
+
+@pytest.mark.parametrize("data", [None, 1, "x", [], {"code": "validation_failed", "errors": 5}, {"code": {"a": 1}}])
+def test_an_error_that_makes_no_sense_is_still_an_error(data: Any) -> None:
+    assert isinstance(read_error(ServerMessage("error", data)), errors.RealtimeError)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(2, 2.0), (2.5, 2.5), (-1, 0.0), (1e300, 600.0), (10**400, 600.0), (float("nan"), 0.0), ("5", 0.0), (None, 0.0), (True, 0.0)],
+)
+def test_a_delay_is_made_safe(value: Any, expected: float) -> None:
+    assert read_delay(value) == expected
+
+
+def test_bounds_the_wrong_way_round_are_put_right() -> None:
+    assert read_parting({"delayMin": 9, "delayMax": 3, "reason": "draining", "url": "ws://node2:3001"}) == Parting(
+        3, 9, "draining", "ws://node2:3001"
+    )
+    assert read_parting("nonsense") == Parting(0, 0, "")
+
+
+def test_positions_of_streams() -> None:
+    assert read_positions({"all": {"epoch": "e", "offset": 4}}) == {"all": Position("e", 4)}
+    assert read_positions(None) == {}
+    with pytest.raises(msgspec.ValidationError):
+        read_positions({"all": {"epoch": 1}})
+
+
+def test_a_user_is_a_mapping_or_nobody() -> None:
+    assert read_user({"id": "u"}) == {"id": "u"}
+    assert read_user("u") is None
+
+
+def test_an_event_as_the_application_gets_it() -> None:
+    message = ServerMessage("tick", {"n": 1}, room="r", id="i", offset=7, user_id="u", timestamp="2025-09-17T12:00:00.123Z")
+    event = to_event(message, "e1")
+    assert event.position == Position("e1", 7)
+    assert event.timestamp == datetime(2025, 9, 17, 12, 0, 0, 123_000, UTC)
+    assert to_event(ServerMessage("tick", None, timestamp="yesterday"), "e1", "r") == to_event(ServerMessage("tick", None, room="r"), None)
+
+
+def test_a_frame_holds_only_what_is_given() -> None:
+    assert to_frame("a", msgspec.UNSET) == {"event": "a"}
+    assert to_frame("a", msgspec.Raw(b"1"), room="r") == {"event": "a", "data": msgspec.Raw(b"1"), "room": "r"}
