@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from .auth.authentication import AuthenticationOptions
 from .auth.origin import CorsOptions
@@ -31,6 +31,14 @@ class HeartbeatOptions(Options):
 
     interval: Seconds | None = 30.0
     timeout: Seconds | None = 60.0
+
+    @field_validator("timeout")
+    @classmethod
+    def _check(cls, timeout: float | None, info: ValidationInfo) -> float | None:
+        interval = info.data.get("interval")
+        if timeout is not None and interval is not None and timeout <= interval:
+            raise ValueError(f"{timeout:g} was given; allowed is more than the interval, {interval:g}")
+        return timeout
 
 
 class CompressionOptions(Options):

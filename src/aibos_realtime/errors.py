@@ -35,6 +35,7 @@ so none of the three may ever hold a secret, a path or a trace.
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any, ClassVar
 
 
@@ -141,7 +142,7 @@ class RateLimitExceeded(RealtimeError):
 
     def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
-        super().__init__(message, details={"retryAfter": round(retry_after, 3)})
+        super().__init__(message, details={"retryAfter": math.ceil(retry_after * 1000) / 1000})
 
 
 class ConnectionError(RealtimeError, builtins.ConnectionError):

@@ -174,7 +174,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"rooms": {"room_timeout": -1}}, "rooms.room_timeout"),
     ({"rooms": {"patterns": {"a*": {"historysize": 5}}}}, "historysize"),
     ({"heartbeat": {"interval": 0}}, "heartbeat.interval"),
-    ({"heartbeat": {"interval": 60, "timeout": 30}}, "heartbeat"),
+    ({"heartbeat": {"interval": 60, "timeout": 30}}, "heartbeat.timeout"),
     ({"limits": {"messages": 5}}, "limits.messages"),
     ({"limits": {"message_bytes": "64k"}}, "limits.message_bytes"),
     ({"connections": {"max": 5}}, "connections.max"),

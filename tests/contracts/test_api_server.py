@@ -353,7 +353,8 @@ class Lifespan:
 
 async def test_mounted_in_an_asgi_app() -> None:
     server = make_server()
-    app = Starlette(routes=[Mount("/realtime", app=server.asgi())], lifespan=server.lifespan)
+    mounted: Any = server.asgi()
+    app: Any = Starlette(routes=[Mount("/realtime", app=mounted)], lifespan=server.lifespan)
     token = server.auth.issue(user_id="user_1", tenant_id="1")
     async with Lifespan(app):
         say: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -247,13 +247,15 @@ async def test_fifty_messages_a_second_with_a_burst_of_a_hundred() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [("presence", {"roomId": "tenant_1"}, {}), ("x", {}, {"room": "tenant_1"})], ids=["messages", "publishes"]
+    ("limits", "message"),
+    [({"messages_burst": 1}, ("presence", {"roomId": "tenant_1"}, {})), ({"publishes_burst": 1}, ("x", {}, {"room": "tenant_1"}))],
+    ids=["messages", "publishes"],
 )
-async def test_whoever_waits_as_long_as_he_is_told_is_let_through(message: tuple[str, Any, dict[str, Any]]) -> None:
+async def test_whoever_waits_as_long_as_he_is_told_is_let_through(limits: dict[str, Any], message: tuple[str, Any, dict[str, Any]]) -> None:
     """`retryAfter` is a promise: nobody who keeps to it is refused twice in a row, let alone closed."""
     event, data, members = message
     clock = ManualClock()
-    async with serving(clock=clock, limits={"messages_burst": 1, "publishes_burst": 1}) as server, joined(server) as peer:
+    async with serving(clock=clock, limits=limits) as server, joined(server) as peer:
         await clock.advance(10)
         refused_twice = 0
         for _ in range(30):

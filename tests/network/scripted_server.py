@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
@@ -211,10 +212,11 @@ Step = Callable[[Peer], Awaitable[None]]
 class ScriptedServer:
     """`async with ScriptedServer(step_1, step_2, …) as server`; further attempts meet the last step again. `attempts` counts them."""
 
-    def __init__(self, *steps: Step, port: int = 0) -> None:
+    def __init__(self, *steps: Step, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.steps = list(steps)
         self.attempts = 0
         self.port = port
+        self._tls = tls
         self._server: asyncio.Server
         self._owner: asyncio.Task[object] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -227,7 +229,7 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         self._owner = asyncio.current_task()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

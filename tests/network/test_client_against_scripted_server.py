@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import trustme
 
 from aibos_realtime import errors
 from aibos_realtime.protocol.messages import Event, Position
@@ -868,6 +870,7 @@ async def test_a_callback_may_close_the_client() -> None:
         await record.until("disconnect")
         assert client.state == "closed"
         await client.close()
+        assert record.of("error") == []
 
 
 async def test_closing_does_not_wait_for_ever_for_a_callback() -> None:
@@ -1129,6 +1132,7 @@ async def test_cancelling_a_call_leaves_the_client_usable() -> None:
         assert (await peer.receive())["data"]["roomId"] == "slow"
         await peer.tell("seen")
         await peer.expect("leave-room")
+        await peer.tell("seen")
         await peer.hang()
 
     async with ScriptedServer(step) as server:
@@ -1144,6 +1148,30 @@ async def test_cancelling_a_call_leaves_the_client_usable() -> None:
                 await asyncio.gather(waiting, return_exceptions=True)
                 if count == 1:
                     assert (await client.send_message("second", room=ROOM)).position.offset == 2
+            await record.until("seen", 3)
+
+
+async def test_a_cancelled_call_that_waits_offline_is_never_sent() -> None:
+    async def second(peer: Peer) -> None:
+        await peer.accept()
+        await peer.acknowledge(await peer.expect("kept"), 1)
+        await peer.hang()
+
+    clock = ManualClock()
+    async with ScriptedServer(close(4001), second) as server:
+        client = make_client(server.url, clock=clock, random=lambda: 1.0)
+        record = Record(client)
+        await client.connect()
+        await record.until("disconnect")
+        given_up = asyncio.create_task(client.send_message("given-up", room=ROOM))
+        kept = asyncio.create_task(client.send_message("kept", room=ROOM))
+        await settle()
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        await clock.until_planned(5.0)
+        await clock.advance(5.0)
+        assert (await kept).position.offset == 1
+        await client.close()
 
 
 async def test_messages_of_an_offline_client_wait_in_a_bounded_buffer_in_order() -> None:
@@ -1321,4 +1349,20 @@ async def test_an_upgrade_to_an_extension_nobody_offered_is_no_connection() -> N
         client = make_client(server.url, reconnect=False)
         with pytest.raises(errors.ConnectionError, match="did not answer as a WebSocket server"):
             await client.connect()
+        await client.close()
+
+
+async def test_tls_with_a_context_that_trusts_the_server_and_without() -> None:
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    async with ScriptedServer(serve, tls=theirs) as server:
+        url = f"wss://localhost:{server.port}"
+        async with make_client(url, ssl=ours) as client:
+            assert (await client.send_message("tick", room=ROOM)).position.offset == 1
+        client = make_client(url)
+        with pytest.raises(errors.ConnectionError, match="not trusted") as caught:
+            await client.connect()
+        assert not caught.value.retryable
         await client.close()

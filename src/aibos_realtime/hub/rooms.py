@@ -90,13 +90,14 @@ class RoomManager:
         self._flush = flush
 
     def share(self, other: RoomManager) -> None:
-        """Have one set of rooms with another manager from here on: what either knows, both know."""
+        """Be one with another manager from here on: the same rooms, callbacks and options. The options are this one's, which were given last."""
         if self._rooms is other._rooms:
             return
         for room in self._rooms.values():
             other._rooms.setdefault(room.id, room)
         other._callbacks.take_over(self._callbacks)
         self._rooms, self._callbacks, self._pool, self._flush = other._rooms, other._callbacks, other._pool, other._flush
+        other.options, other._defaults, other._patterns = self.options, self._defaults, self._patterns
 
     def on(self, event: str, callback: Callable[..., Any] | None = None) -> Any:
         """Hear of `room.created` (room), `room.destroyed` (room_id), `user.joined` and `user.left` (room_id, user_id). Usable as a decorator."""

@@ -16,7 +16,7 @@ from ..auth.user import Identity, User
 from ..errors import ConfigurationError, ConnectionClosed, RequestTimeout
 from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer, Encoding
-from ..protocol.frames import PING, encode_frame
+from ..protocol.frames import PING, encode_frame, is_close_code
 from ..protocol.limits import check_name
 from ..protocol.messages import ClientMessage
 from ..transport.base import Transport
@@ -61,6 +61,7 @@ class Socket:
         "_data",
         "_drained",
         "_headers",
+        "_held",
         "_host",
         "_next_ref",
         "_outbox",
@@ -103,6 +104,7 @@ class Socket:
         self.token_id: str | None = None
         self.token_issued_at: float | None = None
         self.write: Callable[[bytes], None] = transport.write
+        self._held: list[bytes] | None = None
         self._outbox: Outbox | None = None
         self._drained: asyncio.Future[None] | None = None
         self.memberships: dict[str, Any] | None = None
@@ -176,6 +178,11 @@ class Socket:
     def is_open(self) -> bool:
         return not self.closing
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request of this socket is being handled, behind which the next ones wait."""
+        return self.backlog is not None
+
     def __repr__(self) -> str:
         return f"<Socket {self.id} user={self._user.id if self._user else None!r} rooms={len(self.memberships or ())}{' closing' if self.closing else ''}>"
 
@@ -246,9 +253,14 @@ class Socket:
         return register if handler is None else register(handler)
 
     def disconnect(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection; idempotent. 1000, or 4000–4499 (the client comes back), or 4500–4999 (it does not)."""
+        """Close the connection; idempotent. 1000, or 4000–4499 (the client comes back), or 4500–4999 (it does not).
+
+        Raises `ConfigurationError` for a code that no close frame carries (RFC 6455, section 7.4).
+        """
         if self.closing:
             return
+        if not is_close_code(code):
+            raise ConfigurationError(f"socket.disconnect(code={code}): allowed are 1000 and 4000–4999")
         self._host.flush()
         self.closing = True
         self.transport.close(code, reason)
@@ -280,6 +292,20 @@ class Socket:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._host.lost(self, code, reason)
+
+    # — before the first message —
+
+    def hold_back(self) -> None:
+        """Keep what is written, for the first message to go before it."""
+        self._held = []
+        self.write = self._held.append
+
+    def let_out(self, first: bytes) -> None:
+        """Write the first message, and then what was held back."""
+        held, self._held = self._held or (), None
+        if not self.closing:
+            self.write = self.transport.write
+            self.write(b"".join((first, *held)))
 
     # — the outgoing buffer —
 
@@ -333,7 +359,9 @@ class Socket:
             if self.transport.buffered():
                 self.watch()
         elif not self.transport.buffered():
+            # The transport paused nothing, so it will resume nothing: what a backlog had stopped meanwhile goes on from here.
             self._keep_up()
+            self.transport.resume_reading()
         elif self._outbox.is_too_old(now):
             self.overflow()
 

@@ -20,7 +20,7 @@ Check = Callable[[User, str, str], bool | None | Awaitable[bool | None]]
 
 _OWN_TENANT: Mapping[str, Sequence[str]] = {"tenant_{tenant_id}": (READ, WRITE)}
 _PART = re.compile(r"(\*|\{[^{}]*\})")
-_PLACEHOLDERS = ("tenant_id", "user_id", "role")
+_PLACEHOLDERS = ("{tenant_id}", "{user_id}", "{role}")
 
 
 class AuthorizationOptions(Options):
@@ -40,8 +40,8 @@ class Pattern:
         self._parts = [part for part in _PART.split(text) if part]
         self._starred = "*" in self._parts
         for part in self._parts:
-            if part.startswith("{") and part[1:-1] not in _PLACEHOLDERS:
-                raise ConfigurationError(f"{path}: {part} was given; allowed placeholders are {', '.join('{' + name + '}' for name in _PLACEHOLDERS)}")
+            if ("{" in part or "}" in part) and part not in _PLACEHOLDERS:
+                raise ConfigurationError(f"{path}: {part} was given; allowed placeholders are {', '.join(_PLACEHOLDERS)}")
 
     def fits(self, user: User, resource: str) -> bool:
         """Whether the resource is one that the pattern means for this user. A user who lacks what a placeholder names fits nothing."""

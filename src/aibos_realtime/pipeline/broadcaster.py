@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, MessageTooLarge, ValidationError
 from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager, RoomPattern
 from ..metrics import Metrics
-from ..protocol.codec import encode_json
+from ..protocol.codec import encode_json, encode_other
 from ..protocol.limits import ALL, BROADCAST_BYTES, ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
 from ..protocol.messages import RESERVED
 from .fanout import Fanout
@@ -233,6 +233,9 @@ class EventBroadcaster:
             raise MessageTooLarge(f"The data has {len(text)} bytes; at most {self._sending.max_bytes} are sent to a room.")
         if is_suspect(text):
             check_value(msgspec.json.decode(text))
+        if b"null" in text:
+            # The encoder writes null for what is not a number, and whoever reads it would take it for nothing.
+            check_value(msgspec.to_builtins(data, enc_hook=encode_other, str_keys=True))
         return text
 
     def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:

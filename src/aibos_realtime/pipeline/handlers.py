@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
-from ..backends.base import Broker, Draft
+from ..backends.base import Broker, Draft, LoggedEvent, Page
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
@@ -217,13 +217,26 @@ class BuiltIns:
             raise ProtocolError("history: give `before` or `after`, not both.")
         if not 1 <= request.limit <= HISTORY_LIMIT:
             raise ProtocolError(f"history: `limit` is 1–{HISTORY_LIMIT}.")
-        if request.after is not None:
-            page = await self._broker.read_after(request.room_id, request.after, request.limit)
-        else:
-            page = await self._broker.read_before(request.room_id, request.before, request.limit)
+        page, visible = await self._read_visible(socket, request)
         codec = socket.encoding.codec
-        events = [room_frame(event, codec) for event in page.events if self._filters.admits(event.audience, socket.user)]
+        events = [room_frame(event, codec) for event in visible]
         return Answer("history", data={"roomId": request.room_id, "epoch": page.epoch, "events": events, "more": page.more})
+
+    async def _read_visible(self, socket: Socket, request: HistoryRequest) -> tuple[Page, list[LoggedEvent]]:
+        """The first page with an event for this user, or the last of all: a client pages from the events that it sees."""
+        before, after = request.before, request.after
+        while True:
+            if after is not None:
+                page = await self._broker.read_after(request.room_id, after, request.limit)
+            else:
+                page = await self._broker.read_before(request.room_id, before, request.limit)
+            visible = [event for event in page.events if self._filters.admits(event.audience, socket.user)]
+            if visible or not page.more:
+                return page, visible
+            if after is not None:
+                after = Position(page.epoch, page.events[-1].offset)
+            else:
+                before = Position(page.epoch, page.events[0].offset)
 
     # — publish —
 

@@ -6,6 +6,7 @@ server's own calls and `ping` pass by.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import deque
@@ -18,6 +19,7 @@ from msgspec import UNSET
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
+    Overloaded,
     PermissionDenied,
     ProtocolError,
     RateLimitExceeded,
@@ -25,17 +27,18 @@ from ..errors import (
     RoomRequired,
     UnknownEvent,
 )
+from ..clock import Clock
 from ..hub.socket import Socket
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer
 from ..protocol.frames import PING, PONG
-from ..protocol.messages import RESERVED, ClientMessage
+from ..protocol.messages import RESERVED, ClientMessage, Ref
 from .dispatcher import Dispatcher
 from .eager import start
 from .handlers import BuiltIns
 from .routing import Route, Router
-from .throttle import LimitOptions, Pace
+from .throttle import Bucket, LimitOptions, Pace
 
 logger = logging.getLogger("aibos_realtime")
 
@@ -53,11 +56,12 @@ SERVICE = "service"
 class Inbound:
     """Takes every message of every socket of one server."""
 
-    def __init__(self, *, router: Router, built_ins: BuiltIns, limits: LimitOptions, metrics: Metrics, is_immediate: bool) -> None:
+    def __init__(self, *, router: Router, built_ins: BuiltIns, limits: LimitOptions, metrics: Metrics, clock: Clock, is_immediate: bool) -> None:
         self._routes = router.routes
         self._built_ins = built_ins
         self._limits = limits
         self._metrics = metrics
+        self._clock = clock
         self._is_immediate = is_immediate
         self.coarse_now = 0.0
         self.dispatcher: Dispatcher[tuple[Socket, ClientMessage]] = Dispatcher(self._finished)
@@ -78,14 +82,19 @@ class Inbound:
         metrics = self._metrics
         metrics.messages_in += 1
         metrics.bytes_in += len(payload)
-        message: ClientMessage | None = None
+        pace = socket.pace
+        if pace is None:
+            pace = socket.pace = Pace(self._limits, self.coarse_now)
         try:
-            pace = socket.pace
-            if pace is None:
-                pace = socket.pace = Pace(self._limits, self.coarse_now)
             message = codec.decode(payload)
-            if pace.messages is not None:
-                pace.spend_message(self.coarse_now)
+        except ProtocolError as error:
+            self._refuse(socket, codec.ref_of(payload), error)
+            if pace.bad.is_out(self.coarse_now):
+                socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
+            return
+        try:
+            if pace.messages is not None and pace.messages.spend(self.coarse_now):
+                self._spend(pace.messages)
             if message.event in _BYPASSING:
                 self._bypass(socket, message)
             elif socket.backlog is None:
@@ -111,7 +120,7 @@ class Inbound:
                 self._handle(socket, message)
             except Exception as error:
                 self._fail(socket, message, error)
-            if socket.backlog is not None:
+            if socket.is_busy:
                 socket.backlog = waiting
                 return
         if not socket.closing and not socket.is_behind():
@@ -179,7 +188,9 @@ class Inbound:
 
     def _publish(self, socket: Socket, message: ClientMessage, route: Route | None) -> None:
         if socket.user is not None and socket.user.role != SERVICE:
-            socket.pace.spend_publish(self.coarse_now)
+            publishes = socket.pace.publishes
+            if publishes is not None and publishes.spend(self.coarse_now):
+                self._spend(publishes)
         if route is not None and route.convert is not None:
             route.convert(socket.encoding.codec.value(message.data))
         self._start(socket, message, self._built_ins.publish(socket, message))
@@ -228,25 +239,28 @@ class Inbound:
         if limit is not None and len(backlog) >= limit:
             socket.transport.pause_reading()
 
-    def _fail(self, socket: Socket, message: ClientMessage | None, error: BaseException) -> None:
+    def _spend(self, bucket: Bucket) -> None:
+        """By the coarse time the bucket is empty: ask again by the exact one. Raises `RateLimitExceeded`."""
+        if wait := bucket.spend(self._clock.monotonic()):
+            raise RateLimitExceeded(retry_after=wait)
+
+    def _fail(self, socket: Socket, message: ClientMessage, error: BaseException) -> None:
         """What went wrong, told to the sender as far as it is his: the rest is for the log, under one number."""
+        if isinstance(error, asyncio.CancelledError):
+            error = Overloaded("The server stopped before this was done; whether it was is unknown.", code="unavailable")
         if isinstance(error, RealtimeError) and not isinstance(error, ConfigurationError):
-            self._refuse(socket, message, error)
-            if message is None and socket.pace.bad.is_out(self.coarse_now):
-                socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
+            self._refuse(socket, message.ref, error)
             return
         incident = secrets.token_hex(6)
         self._metrics.handler_failures += 1
-        name = message.event if message is not None else "?"
-        logger.error("the handler of %r failed (%s)", name, incident, exc_info=error)
+        logger.error("the handler of %r failed (%s)", message.event, incident, exc_info=error)
         text = f"The server failed to handle this (incident {incident})."
-        self._refuse(socket, message, RealtimeError(text, retryable=True, details={"id": incident}))
+        self._refuse(socket, message.ref, RealtimeError(text, retryable=True, details={"id": incident}))
 
-    def _refuse(self, socket: Socket, message: ClientMessage | None, error: RealtimeError) -> None:
+    def _refuse(self, socket: Socket, ref: Ref | None, error: RealtimeError) -> None:
         """The `error` frame; a missing permission has a name of its own. Who is refused too often is closed."""
         body = {"code": error.code, "message": error.message, "retryable": error.retryable, **error.details}
         name = "permission_denied" if isinstance(error, PermissionDenied) else "error"
-        ref = message.ref if message is not None else None
         self._write(socket, Answer(name, UNSET if ref is None else ref, body))
         if isinstance(error, RateLimitExceeded):
             self._metrics.rate_limited += 1

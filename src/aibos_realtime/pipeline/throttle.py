@@ -6,7 +6,6 @@ from collections import deque
 
 from pydantic import Field
 
-from ..errors import RateLimitExceeded
 from ..options import Count, Options, Seconds
 from ..protocol import limits as wire
 
@@ -59,12 +58,13 @@ class Bucket:
 
     def spend(self, now: float) -> float:
         """Take one: 0 when there was one, else the seconds until there is."""
-        level = min(self.burst, self.level + (now - self.at) * self.rate)
-        self.at = now
+        if now > self.at:
+            self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+            self.at = now
+        level = self.level
         if level >= 1.0:
             self.level = level - 1.0
             return 0.0
-        self.level = level
         return (1.0 - level) / self.rate
 
     def is_full(self, now: float) -> bool:
@@ -74,7 +74,7 @@ class Bucket:
 
 def bucket(rate: float | None, burst: float | None, now: float, factor: float = 2.0) -> Bucket | None:
     """A bucket for an option pair; None where the limit is off."""
-    return None if rate is None else Bucket(rate, burst if burst is not None else max(1.0, rate * factor), now)
+    return None if rate is None else Bucket(rate, max(1.0, rate * factor if burst is None else burst), now)
 
 
 class Strikes:
@@ -109,16 +109,6 @@ class Pace:
         self.control = bucket(options.control_frames_per_second, None, now)
         self.bad = Strikes(20, 10.0)
         self.refused = Strikes(50, 10.0)
-
-    def spend_message(self, now: float) -> None:
-        """Raises `RateLimitExceeded`."""
-        if self.messages is not None and (wait := self.messages.spend(now)):
-            raise RateLimitExceeded(retry_after=wait)
-
-    def spend_publish(self, now: float) -> None:
-        """Raises `RateLimitExceeded`."""
-        if self.publishes is not None and (wait := self.publishes.spend(now)):
-            raise RateLimitExceeded(retry_after=wait)
 
 
 class Buckets:

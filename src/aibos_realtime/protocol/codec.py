@@ -7,6 +7,7 @@ Inside the server the data of an event is JSON text; a MessagePack member costs 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -50,6 +51,9 @@ class Codec(Protocol):
     def decode(self, payload: bytes) -> ClientMessage:
         """A client's message, envelope checked, `data` not. Raises `ProtocolError`."""
 
+    def ref_of(self, payload: bytes) -> Ref | None:
+        """The `ref` of a message that `decode` refuses, where it has a valid one: so that its sender learns which it was."""
+
     def encode(self, message: Struct) -> bytes: ...
 
     def value(self, data: Raw | UnsetType) -> Any:
@@ -70,12 +74,26 @@ def _check_envelope(message: ClientMessage) -> ClientMessage:
     check_name("event", message.event)
     if message.room is not None:
         check_name("room", message.room)
-    ref = message.ref
-    if ref is not None and not (-INTEGER <= ref <= INTEGER if type(ref) is int else _REF.fullmatch(str(ref)) is not None):
+    if message.ref is not None and not _is_ref(message.ref):
         raise ProtocolError(f"The ref is not valid: an integer within ±2^53, or a text of 1–{REF_LENGTH} characters, is allowed.")
     if message.id is not None and _ID.fullmatch(message.id) is None:
         raise ProtocolError(f"The id is not valid: a text of 1–{ID_LENGTH} characters is allowed.")
     return message
+
+
+def _is_ref(ref: object) -> bool:
+    if isinstance(ref, str):
+        return _REF.fullmatch(ref) is not None
+    return isinstance(ref, int) and not isinstance(ref, bool) and -INTEGER <= ref <= INTEGER
+
+
+def _ref_of(decode: Callable[[bytes], Any], payload: bytes) -> Ref | None:
+    try:
+        message = decode(payload)
+    except MALFORMED:
+        return None
+    ref = message.get("ref") if isinstance(message, dict) else None
+    return ref if _is_ref(ref) else None
 
 
 class JsonCodec:
@@ -87,7 +105,7 @@ class JsonCodec:
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(ClientMessage)
         self._value_decoder = msgspec.json.Decoder().decode
-        self.encode = msgspec.json.Encoder(enc_hook=_encode_other).encode
+        self.encode = msgspec.json.Encoder(enc_hook=encode_other).encode
 
     def decode(self, payload: bytes) -> ClientMessage:
         try:
@@ -95,6 +113,9 @@ class JsonCodec:
         except MALFORMED:
             raise ProtocolError('The message is not one of the protocol: an object like {"event": "invoice.created", "data": …} is expected.') from None
         return _check_envelope(message)
+
+    def ref_of(self, payload: bytes) -> Ref | None:
+        return _ref_of(msgspec.json.decode, payload)
 
     def value(self, data: Raw | UnsetType) -> Any:
         if data is UNSET:
@@ -127,7 +148,7 @@ class MsgpackCodec:
 
     def __init__(self) -> None:
         self._decoder = msgspec.msgpack.Decoder(ClientMessage)
-        self._encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_other)
         self.encode = self._encoder.encode
 
     def decode(self, payload: bytes) -> ClientMessage:
@@ -136,6 +157,9 @@ class MsgpackCodec:
         except MALFORMED:
             raise ProtocolError("The message is not one of the protocol: a map with the member `event` is expected.") from None
         return _check_envelope(message)
+
+    def ref_of(self, payload: bytes) -> Ref | None:
+        return _ref_of(msgspec.msgpack.decode, payload)
 
     def value(self, data: Raw | UnsetType) -> Any:
         if data is UNSET:
@@ -158,7 +182,7 @@ class MsgpackCodec:
         return msgspec.json.decode(data)
 
 
-def _encode_other(value: Any) -> Any:
+def encode_other(value: Any) -> Any:
     """What msgspec does not know by itself: pydantic models, by their own rules."""
     dump = getattr(value, "model_dump", None)
     if dump is None:
@@ -166,7 +190,7 @@ def _encode_other(value: Any) -> Any:
     return dump(mode="json", by_alias=True)
 
 
-encode_json = msgspec.json.Encoder(enc_hook=_encode_other).encode
+encode_json = msgspec.json.Encoder(enc_hook=encode_other).encode
 """JSON text of what the server's own code sends: plain values, datetimes, Decimals (as text), UUIDs, dataclasses, structs, pydantic models."""
 
 

@@ -73,11 +73,12 @@ def assemble(
     refuse_what_is_not_here(config)
     limits = config.limits
     metrics = pool.metrics if pool is not None else Metrics()
-    auth = auth or WebSocketAuth.from_options(config.authentication, clock=clock)
-    authorization = authorization or WebSocketAuthorization(**_fields(config.authorization))
-    rooms = rooms or RoomManager(**_fields(config.rooms), clock=clock)
-    pool = pool or _pool(config, metrics)
-    broker = broker or MemoryBroker(clock=clock)
+    # Not `or`: an empty pool, or a manager without rooms, is falsy.
+    auth = auth if auth is not None else WebSocketAuth.from_options(config.authentication, clock=clock)
+    authorization = authorization if authorization is not None else WebSocketAuthorization(**_fields(config.authorization))
+    rooms = rooms if rooms is not None else RoomManager(**_fields(config.rooms), clock=clock)
+    pool = pool if pool is not None else _pool(config, metrics, clock)
+    broker = broker if broker is not None else MemoryBroker(clock=clock)
     filters = Filters()
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
@@ -88,7 +89,7 @@ def assemble(
     built_ins = BuiltIns(auth=auth, authorization=authorization, sending=sending, limits=limits, metrics=metrics, clock=clock)
     router = Router()
     is_immediate = broker.is_immediate and authorization.is_immediate
-    inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, is_immediate=is_immediate)
+    inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, clock=clock, is_immediate=is_immediate)
     callbacks = Callbacks("server", ("connection", "disconnect"))
     node = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
     sockets = Sockets(
@@ -125,11 +126,11 @@ def _fields(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in type(options).model_fields}
 
 
-def _pool(config: RealtimeConfig, metrics: Metrics) -> ConnectionPool:
+def _pool(config: RealtimeConfig, metrics: Metrics, clock: Clock) -> ConnectionPool:
     given = _fields(config.connections)
     if config.heartbeat is not None:
         given |= {"heartbeat_interval": config.heartbeat.interval, "heartbeat_timeout": config.heartbeat.timeout}
-    return ConnectionPool(**given, metrics=metrics)
+    return ConnectionPool(**given, metrics=metrics, clock=clock)
 
 
 def _tls(config: RealtimeConfig) -> ssl.SSLContext | None:

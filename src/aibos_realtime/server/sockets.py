@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ..backends.base import Broker
 from ..clock import Clock, Timer
+from ..errors import AuthenticationError
 from ..hub.callbacks import Callbacks
 from ..hub.connections import ConnectionPool
 from ..hub.outbox import OutboxLimits
@@ -128,6 +129,7 @@ class Sockets:
                 start(self._introduce(socket))
 
     async def _call_handlers(self, socket: Socket) -> None:
+        socket.hold_back()
         try:
             await self._callbacks.call("connection", socket)
         except Exception:
@@ -157,7 +159,7 @@ class Sockets:
                 "publishesPerSecond": limits.publishes_per_second,
             },
         }
-        socket.write(socket.encoding.frame(Answer("connected", data=data)))
+        socket.let_out(socket.encoding.frame(Answer("connected", data=data)))
         socket.ready = True
         self._inbound.release(socket)
 
@@ -184,6 +186,8 @@ class Sockets:
     async def join(self, socket: Socket, room_id: str, check: bool) -> None:
         if check:
             await self._built_ins.check_join(socket, room_id)
+        elif socket.user is None:
+            raise AuthenticationError("Authenticate first.")
         if room_id not in (socket.memberships or ()):
             self._rooms.enter(socket, room_id).go_live(socket)
 
