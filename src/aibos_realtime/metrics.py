@@ -9,9 +9,9 @@ class Metrics:
     """The counters of one server. Bytes and messages out are counted per fan-out, not per delivery."""
 
     __slots__ = (
-        "bytes_in", "bytes_out", "close_codes", "connections_ended", "connections_failed", "connections_total", "deliveries", "duration_total", "events",
-        "handler_failures", "handshakes_refused", "latencies", "messages_in", "messages_out", "peak_connections", "rate_limited", "recoveries",
-        "recoveries_failed", "resyncs", "sample_rate", "slow_closes", "volatile_dropped", "_turn",
+        "bytes_in", "bytes_out", "close_codes", "connections_ended", "connections_failed", "connections_total", "deliveries", "duration_total",
+        "events", "handler_failures", "handshakes_refused", "latencies", "messages_in", "messages_out", "peak_connections", "rate_limited",
+        "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes", "volatile_dropped", "_turn",
     )  # fmt: skip
 
     def __init__(self) -> None:

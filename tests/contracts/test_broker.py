@@ -37,7 +37,7 @@ async def begin(make: MakeBroker) -> Bench:
     return bench
 
 
-@pytest.fixture(params=BROKERS.values(), ids=BROKERS.keys())
+@pytest.fixture(params=list(BROKERS.values()), ids=list(BROKERS))
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     bench = await begin(request.param)
     yield bench
@@ -234,7 +234,7 @@ STEP = st.one_of(
 )
 
 
-@pytest.mark.parametrize("make", BROKERS.values(), ids=BROKERS.keys())
+@pytest.mark.parametrize("make", list(BROKERS.values()), ids=list(BROKERS))
 @given(steps=st.lists(STEP, max_size=40))
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens_offsets_rise_by_one_and_no_recovery_is_partial(make: MakeBroker, steps: list[tuple[Any, ...]]) -> None:
@@ -257,9 +257,7 @@ async def _run(make: MakeBroker, steps: list[tuple[Any, ...]]) -> None:
         elif what == "wait":
             await bench.clock.advance(first)
         else:
-            await _read(
-                bench, Position("other" if third and first % 7 == 0 else (await bench.broker.position("lobby")).epoch, first), second
-            )
+            await _read(bench, Position("other" if third and first % 7 == 0 else (await bench.broker.position("lobby")).epoch, first), second)
     assert [event.offset for event in bench.delivered] == list(range(1, len(bench.delivered) + 1))
     assert len({event.epoch for event in bench.delivered}) <= 1
     await bench.broker.stop()

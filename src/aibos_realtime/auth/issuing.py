@@ -35,9 +35,7 @@ class TokenIssuer:
 
     __slots__ = ("_audience", "_expires_in", "_issuer", "_jws", "_key", "_max_lifetime")
 
-    def __init__(
-        self, key: VerificationKey, *, audience: tuple[str, ...], issuer: tuple[str, ...], expires_in: float, max_lifetime: float
-    ) -> None:
+    def __init__(self, key: VerificationKey, *, audience: tuple[str, ...], issuer: tuple[str, ...], expires_in: float, max_lifetime: float) -> None:
         """The first audience and issuer are written into the tokens. Raises `ConfigurationError` for a key that only verifies."""
         if key.algorithms[0] not in HMAC:
             raise ConfigurationError("authentication.jwt_secret: is required to issue tokens")
@@ -65,9 +63,7 @@ class TokenIssuer:
         require(is_name(role), "role", _A_NAME)
         require(tenant_id is None or is_name(tenant_id), "tenant_id", _A_NAME)
         require(is_name(token_id), "token_id", _A_NAME)
-        require(
-            is_plain(claims) and KNOWN_CLAIMS.isdisjoint(claims), "claims", "Expected JSON values under names that are not claims of tokens"
-        )
+        require(is_plain(claims) and KNOWN_CLAIMS.isdisjoint(claims), "claims", "Expected JSON values under names that are not claims of tokens")
         # `iat` keeps its fraction: a token of the same second as a revocation is then known to be newer.
         content: dict[str, Any] = {
             "sub": user_id,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from ..protocol.messages import Position
+from ..protocol.messages import Position, Receipt
 
 
 class Audience(Struct, frozen=True):
@@ -60,15 +60,6 @@ class LoggedEvent(Struct, frozen=True):
     audience: Audience | None = None
 
 
-class Receipt(Struct, frozen=True):
-    """What a publisher gets: the id, the position (None: a volatile event has none), and whether it had been published before (`duplicate`)."""
-
-    id: str
-    room: str
-    position: Position | None
-    duplicate: bool = False
-
-
 class Page(Struct, frozen=True):
     """Events of one epoch by rising offset. `more`: there are further ones in the direction that was asked."""
 
@@ -76,6 +67,8 @@ class Page(Struct, frozen=True):
     events: list[LoggedEvent]
     more: bool
 
+
+__all__ = ["Audience", "Broker", "Deliver", "Draft", "LoggedEvent", "Page", "Receipt"]
 
 Deliver = Callable[[LoggedEvent], None]
 

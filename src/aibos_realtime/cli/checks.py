@@ -52,9 +52,7 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
         found.append(check_certificate(config, datetime.now(UTC)))
     if "persistence.database.url" in sources:
         found.append(
-            Finding(
-                "store", "warning", "persistence.database.url is set, and this version keeps events in memory alone: a restart forgets them"
-            )
+            Finding("store", "warning", "persistence.database.url is set, and this version keeps events in memory alone: a restart forgets them")
         )
     return found
 
@@ -66,9 +64,7 @@ def check_authentication(config: RealtimeConfig) -> Finding:
     except ConfigurationError as error:
         return Finding("authentication", "failed", str(error))
     kind = next(name for name in ("jwt_secret", "jwks_url", "public_key") if getattr(config.authentication, name) is not None)
-    return Finding(
-        "authentication", "ok", f"tokens are verified with {kind}" + ("" if auth.can_issue else "; they come from somebody else")
-    )
+    return Finding("authentication", "ok", f"tokens are verified with {kind}" + ("" if auth.can_issue else "; they come from somebody else"))
 
 
 def check_parts(config: RealtimeConfig) -> Finding | None:
@@ -104,14 +100,10 @@ def check_descriptors(connections: int | None, limit: int) -> Finding:
     if limit == resource.RLIM_INFINITY:
         return Finding("descriptors", "ok", "there is no limit on open files")
     if connections is None:
-        return Finding(
-            "descriptors", "warning", f"max_connections is off, and {limit} open files are the end: set it, or raise `ulimit -n`"
-        )
+        return Finding("descriptors", "warning", f"max_connections is off, and {limit} open files are the end: set it, or raise `ulimit -n`")
     if connections + RESERVED_DESCRIPTORS > limit:
         needed = connections + RESERVED_DESCRIPTORS
-        return Finding(
-            "descriptors", "failed", f"{connections} connections need {needed} open files and {limit} are allowed: ulimit -n {needed}"
-        )
+        return Finding("descriptors", "failed", f"{connections} connections need {needed} open files and {limit} are allowed: ulimit -n {needed}")
     return Finding("descriptors", "ok", f"{limit} open files are allowed, enough for {connections} connections")
 
 
@@ -149,9 +141,7 @@ def check_environment(environment: Mapping[str, str] = os.environ) -> list[Findi
             near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
             if name.startswith("REALTIME_") or near:
                 found.append(
-                    Finding(
-                        "environment", "warning", f"{name} is set, and nothing reads it" + (f"; did you mean {near[0]}?" if near else "")
-                    )
+                    Finding("environment", "warning", f"{name} is set, and nothing reads it" + (f"; did you mean {near[0]}?" if near else ""))
                 )
     if environment.get("REDIS_URL"):
         found.append(Finding("environment", "warning", "REDIS_URL is set, and this version runs one node without Redis: it is not used"))

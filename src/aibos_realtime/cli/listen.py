@@ -25,9 +25,7 @@ NOTICES = ("user.joined", "user.left")
 
 def listen(
     rooms: Annotated[list[str], typer.Argument(metavar="ROOM", help="Rooms, for example tenant_123.", show_default=False)],
-    rewind: Annotated[
-        int | None, typer.Option(min=1, help="First the last N events of each room, as far as they are kept.", metavar="N")
-    ] = None,
+    rewind: Annotated[int | None, typer.Option(min=1, help="First the last N events of each room, as far as they are kept.", metavar="N")] = None,
     presence: Annotated[bool, typer.Option("--presence", help="Also who comes and goes.")] = False,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after N events.", metavar="N")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

@@ -20,9 +20,11 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def load_server(target: str) -> tuple[RealtimeServer, str]:
-    """The server that `target` names, ready to run, and the path that it is mounted on ("" where it has the port for itself). The working directory comes first in the search for modules.
+    """The server that `target` names, ready to run, and the path that it is mounted on ("" where it has the port for itself). The working
+    directory comes first in the search for modules.
 
-    Raises `Failure`: no such module or name, or no server. A failure of the module's own code is printed with its trace, which is its author's to read.
+    Raises `Failure`: no such module or name, or no server. A failure of the module's own code is printed with its trace, which is its author's to
+    read.
     """
     module_name, _, path = target.partition(":")
     if not module_name or module_name.endswith(".py") or "/" in module_name:
@@ -69,9 +71,7 @@ def _server_of(found: Any, target: str) -> tuple[RealtimeServer, str]:
         return _owner(found, target), ""
     mounts = find_mounts(found)
     if len(mounts) > 1:
-        raise Failure(
-            f"In {target} {len(mounts)} servers are mounted, and one can take the port: run one of them by itself.", ExitCode.USAGE
-        )
+        raise Failure(f"In {target} {len(mounts)} servers are mounted, and one can take the port: run one of them by itself.", ExitCode.USAGE)
     if not mounts:
         raise Failure(
             f"{target} is of type {type(found).__name__} and no server: name a RealtimeServer, or an ASGI app with one mounted in it "
@@ -92,11 +92,7 @@ def _owner(mounted: AsgiApp, target: str) -> RealtimeServer:
 
 def _suggestion(module: ModuleType) -> str:
     """The servers that a module holds, and the apps with one inside: as the command to give."""
-    names = [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and (isinstance(value, RealtimeServer) or _has_mount(value))
-    ]
+    names = [name for name, value in vars(module).items() if not name.startswith("_") and (isinstance(value, RealtimeServer) or _has_mount(value))]
     return f" It holds: {', '.join(f'{program()} serve {module.__name__}:{name}' for name in names)}" if names else ""
 
 

@@ -21,12 +21,8 @@ from .target import Target, TokenOption, UrlOption, connect_once, find_target
 def publish(
     room: Annotated[str, typer.Argument(metavar="ROOM", help="The room, for example tenant_123.", show_default=False)],
     event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name, for example invoice.created.", show_default=False)],
-    data: Annotated[
-        str, typer.Argument(metavar="JSON", help="The data as JSON; - reads it from stdin, @FILE from a file.", show_default=False)
-    ],
-    id: Annotated[
-        str | None, typer.Option(help="Repeating a publish with the same id within 5 minutes publishes once.", metavar="ID")
-    ] = None,
+    data: Annotated[str, typer.Argument(metavar="JSON", help="The data as JSON; - reads it from stdin, @FILE from a file.", show_default=False)],
+    id: Annotated[str | None, typer.Option(help="Repeating a publish with the same id within 5 minutes publishes once.", metavar="ID")] = None,
     url: UrlOption = None,
     token: TokenOption = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for all of it.")] = 10.0,

@@ -25,13 +25,9 @@ def serve(
         str | None, typer.Argument(metavar="MODULE:SERVER", help="A server of your own; without it, one from the configuration.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: REALTIME_HOST, else 0.0.0.0]")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.  [default: REALTIME_PORT, else 3001]")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.  [default: REALTIME_PORT, else 3001]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; the environment wins over it.", metavar="FILE")] = None,
-    env_file: Annotated[
-        Path | None, typer.Option(help="File of variables; the environment wins over it.  [default: .env]", metavar="FILE")
-    ] = None,
+    env_file: Annotated[Path | None, typer.Option(help="File of variables; the environment wins over it.  [default: .env]", metavar="FILE")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="A server for trying out: loopback only, its own secret, example data.")] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How logs look, on stderr.")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(help="The least important that is logged.")] = LogLevel.info,
@@ -144,9 +140,7 @@ def _explain(error: RealtimeError, server: RealtimeServer) -> str:
     if number == errno.EADDRNOTAVAIL:
         return f"{server.config.host} is no address of this machine: choose one that is (--host 127.0.0.1, or 0.0.0.0 for all of them)."
     if isinstance(cause, socket.gaierror):
-        return (
-            f"The host {server.config.host} is not known: give an address of this machine (--host 127.0.0.1, or 0.0.0.0 for all of them)."
-        )
+        return f"The host {server.config.host} is not known: give an address of this machine (--host 127.0.0.1, or 0.0.0.0 for all of them)."
     return str(error)
 
 

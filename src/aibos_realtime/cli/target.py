@@ -30,9 +30,7 @@ UrlOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(
-        help="The token; others can read it in the list of processes.  [default: REALTIME_TOKEN, else one of the demo]", metavar="TOKEN"
-    ),
+    typer.Option(help="The token; others can read it in the list of processes.  [default: REALTIME_TOKEN, else one of the demo]", metavar="TOKEN"),
 ]
 
 
@@ -84,9 +82,7 @@ class Target:
 def find_target(url: str | None, token: str | None) -> Target:
     """Options win over the environment, and that over the demo; a token of the demo goes to the demo alone. Raises `Failure` without a token."""
     folder = DemoFolder()
-    given, url_from = _first(
-        (url, "--url"), (os.environ.get("REALTIME_URL"), "REALTIME_URL"), (folder.url(), "demo"), (DEFAULT_URL, "default")
-    )
+    given, url_from = _first((url, "--url"), (os.environ.get("REALTIME_URL"), "REALTIME_URL"), (folder.url(), "demo"), (DEFAULT_URL, "default"))
     chosen, token_from = _first((token, "--token"), (os.environ.get("REALTIME_TOKEN"), "REALTIME_TOKEN"))
     if chosen:
         return Target(given, chosen, url_from, token_from)

@@ -66,9 +66,7 @@ def _find_issuer(secret_file: Path | None, demo: bool, config: Path | None, env_
     demo_secret = DemoFolder().secret() if demo or secret_file is None else None
     if demo:
         if demo_secret is None:
-            raise Failure(
-                f"There is no demo in this folder: start one with `{program()} serve --demo`, or change to its folder.", ExitCode.USAGE
-            )
+            raise Failure(f"There is no demo in this folder: start one with `{program()} serve --demo`, or change to its folder.", ExitCode.USAGE)
         return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
     check_file("--secret-file", secret_file)
     check_file("--env-file", env_file)
@@ -80,9 +78,7 @@ def _find_issuer(secret_file: Path | None, demo: bool, config: Path | None, env_
     if options.jwt_secret is None and options.jwks_url is None and options.public_key is None:
         if demo_secret is not None:
             return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
-        raise Failure(
-            "There is no secret to sign with: set JWT_SECRET to that of the server, or name its file (--secret-file FILE).", ExitCode.USAGE
-        )
+        raise Failure("There is no secret to sign with: set JWT_SECRET to that of the server, or name its file (--secret-file FILE).", ExitCode.USAGE)
     auth = WebSocketAuth.from_options(options)
     if not auth.can_issue:
         raise Failure("The server takes tokens of an identity provider, which alone can make them: get one there.", ExitCode.USAGE)

@@ -157,9 +157,7 @@ class RealtimeClient:
 
     # Rooms.
 
-    async def join_room(
-        self, room: str, *, recover: Position | None = None, rewind: int | None = None, presence: bool = False
-    ) -> RoomState:
+    async def join_room(self, room: str, *, recover: Position | None = None, rewind: int | None = None, presence: bool = False) -> RoomState:
         """Join a room, until `leave_room`: over every loss of the connection it is joined again and recovered.
 
         `recover`: deliver what came after this position, which an application has kept. `rewind`: deliver the last n events first. Both
@@ -218,13 +216,9 @@ class RealtimeClient:
     # Messages.
 
     @overload
-    async def send_message(
-        self, event: str, data: Any = None, *, room: str, id: str | None = None, timeout: float | None = None
-    ) -> Receipt: ...
+    async def send_message(self, event: str, data: Any = None, *, room: str, id: str | None = None, timeout: float | None = None) -> Receipt: ...
     @overload
-    async def send_message(
-        self, event: str, data: Any = None, *, room: None = None, id: str | None = None, timeout: float | None = None
-    ) -> Any: ...
+    async def send_message(self, event: str, data: Any = None, *, room: None = None, id: str | None = None, timeout: float | None = None) -> Any: ...
     async def send_message(
         self, event: str, data: Any = None, *, room: str | None = None, id: str | None = None, timeout: float | None = None
     ) -> Any:
@@ -245,9 +239,7 @@ class RealtimeClient:
         packed, id = self._wire.pack(data), id or uuid4().hex
         if room is not None:
             self._check_room(room)
-            return read_receipt(
-                await self._life.conversation.ask(self._life.session.publish(event, packed, room, id, self._now, timeout)), room
-            )
+            return read_receipt(await self._life.conversation.ask(self._life.session.publish(event, packed, room, id, self._now, timeout)), room)
         self._life.check_started()
         answer = await self._life.conversation.ask(self._life.session.request(event, packed, id, self._now, timeout))
         joined = self._life.session.joined

@@ -33,9 +33,7 @@ class Delivery:
 
     __slots__ = ("arguments", "connection", "ends", "error", "event", "name", "ref", "size")
 
-    def __init__(
-        self, name: str, *arguments: Any, event: Event | None = None, size: int = 0, ref: Ref | None = None, connection: int = 0
-    ) -> None:
+    def __init__(self, name: str, *arguments: Any, event: Event | None = None, size: int = 0, ref: Ref | None = None, connection: int = 0) -> None:
         self.name = name
         self.arguments = arguments
         self.event = event

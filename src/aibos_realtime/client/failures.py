@@ -36,9 +36,7 @@ def explain_dial(error: BaseException, server: str, timeout: float, now: float) 
     if isinstance(error, InvalidHandshake | EOFError):
         return ConnectionError(f"{server} did not answer as a WebSocket server: check the host, the port and the path.")
     if isinstance(error, TimeoutError):
-        return ConnectTimeout(
-            f"{server} did not answer within {timeout:g} seconds: check the address and the network, or raise connect_timeout."
-        )
+        return ConnectTimeout(f"{server} did not answer within {timeout:g} seconds: check the address and the network, or raise connect_timeout.")
     if isinstance(error, ssl.SSLCertVerificationError):
         message = f"The certificate of {server} is not trusted: give the context that trusts it as ssl=."
         return ConnectionError(message, retryable=False)

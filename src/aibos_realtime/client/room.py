@@ -13,6 +13,7 @@ from msgspec import Struct
 from ..errors import ProtocolError, RealtimeError
 from ..protocol.client_readings import JoinedRoom, to_event
 from ..protocol.messages import Event, Member, Position, ServerMessage
+from ..protocol.messages import Receipt as AnyReceipt
 
 T = TypeVar("T")
 
@@ -29,16 +30,10 @@ class RoomState(Struct, frozen=True):
     recovered: bool | None = None
 
 
-class Receipt(Struct, frozen=True):
-    """The acknowledgement of a publish. `duplicate`: this id had been published before, at this position.
+class Receipt(AnyReceipt, frozen=True):
+    """The receipt of a client's publish, which always has a position."""
 
-    `room` is None where `send_message` named none and this client was in several by the time of the answer.
-    """
-
-    id: str
-    room: str | None
     position: Position
-    duplicate: bool = False
 
 
 class HistoryPage(Struct, frozen=True):
@@ -114,9 +109,7 @@ class RoomEvents:
     Raises then what `history` raises, `UnrecoverablePosition` for example. Cancelling a wait loses nothing. One consumer per iterator.
     """
 
-    def __init__(
-        self, room: str, *, position: Position | None, size: int, read_after: Callable[[Position], Awaitable[HistoryPage]]
-    ) -> None:
+    def __init__(self, room: str, *, position: Position | None, size: int, read_after: Callable[[Position], Awaitable[HistoryPage]]) -> None:
         self.room = room
         self.position = position
         self._last = position

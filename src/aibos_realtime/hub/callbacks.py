@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ..errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("aibos_realtime")
 
@@ -21,7 +23,13 @@ class Callbacks:
         self._by_event: dict[str, list[Callable[..., Any]]] = {event: [] for event in events}
         self._tasks: set[asyncio.Future[Any]] = set()
 
-    def add(self, event: str, callback: Callable[..., Any] | None) -> Any:
+    @overload
+    def add(self, event: str) -> Callable[[F], F]: ...
+
+    @overload
+    def add(self, event: str, callback: F) -> F: ...
+
+    def add(self, event: str, callback: Callable[..., Any] | None = None) -> Any:
         """Register; without a callback, a decorator that does. Raises `ConfigurationError` for an event that does not exist here."""
         if event not in self._by_event:
             raise ConfigurationError(f"{self._owner}.on({event!r}): there is no such event; there are: {', '.join(self._by_event)}")

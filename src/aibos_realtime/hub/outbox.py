@@ -1,7 +1,7 @@
 """The outgoing buffer of a socket that is behind.
 
-A socket that keeps up has none: it writes to its transport, and nothing is counted. Only when the transport says that bytes pile up, an `Outbox` takes
-the writes over, counts them, and knows how old the oldest unsent byte is. Since no write is ever refused here, order is the transport's.
+A socket that keeps up has none: it writes to its transport, and nothing is counted. Only when the transport says that bytes pile up, an `Outbox`
+takes the writes over, counts them, and knows how old the oldest unsent byte is. Since no write is ever refused here, order is the transport's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from .callbacks import Callbacks
 from .connections import ConnectionPool
 from .room import Presence, Room, RoomInfo, RoomSettings
 from .socket import Socket
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 GUEST = "guest"
 
@@ -53,8 +55,9 @@ class RoomOptions(Options):
 class RoomManager:
     """Rooms by id.
 
-    `max_rooms`, `max_users_per_room`: limits, None = off; a user with several sockets is one user. `room_timeout`: seconds after which an empty room is
-    destroyed, None = never. `patterns`: `{"tenant_*": {"history_size": 5000}}`. `create`: whether a permitted join or publish creates a missing room.
+    `max_rooms`, `max_users_per_room`: limits, None = off; a user with several sockets is one user. `room_timeout`: seconds after which an empty
+    room is destroyed, None = never. `patterns`: `{"tenant_*": {"history_size": 5000}}`. `create`: whether a permitted join or publish creates a
+    missing room.
 
     Works alone, by user ids, and as a server's `rooms`, where sockets join it. Cancelling any call is safe: each either happened or not.
     """
@@ -99,9 +102,15 @@ class RoomManager:
         self._rooms, self._callbacks, self._pool, self._flush = other._rooms, other._callbacks, other._pool, other._flush
         other.options, other._defaults, other._patterns = self.options, self._defaults, self._patterns
 
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, event: str, callback: F) -> F: ...
+
     def on(self, event: str, callback: Callable[..., Any] | None = None) -> Any:
         """Hear of `room.created` (room), `room.destroyed` (room_id), `user.joined` and `user.left` (room_id, user_id). Usable as a decorator."""
-        return self._callbacks.add(event, callback)
+        return self._callbacks.add(event) if callback is None else self._callbacks.add(event, callback)
 
     async def stop(self) -> None:
         """Forget all timers. Idempotent."""

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 from ..auth.user import Identity, User
 from ..errors import ConfigurationError, ConnectionClosed, RequestTimeout
@@ -21,6 +21,8 @@ from ..protocol.limits import check_name
 from ..protocol.messages import ClientMessage
 from ..transport.base import Transport
 from .outbox import Outbox, OutboxLimits
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PING_FRAME = encode_frame(PING, b"")
 _NO_HANDLERS: Mapping[str, Callable[..., Any]] = {}
@@ -140,8 +142,8 @@ class Socket:
     def identify(self, identity: Identity, *, now: float, monotonic: float, notice: float, grace: float) -> None:
         """Take over what a verified token says, at this Unix and this monotonic time.
 
-        `notice`: seconds ahead of expiry at which the client is told; for a token shorter than four times that, a quarter of its life. `grace`: seconds
-        after expiry that the connection lives. Both are kept as monotonic times: a step of the wall clock prolongs nothing.
+        `notice`: seconds ahead of expiry at which the client is told; for a token shorter than four times that, a quarter of its life. `grace`:
+        seconds after expiry that the connection lives. Both are kept as monotonic times: a step of the wall clock prolongs nothing.
         """
         remaining = identity.expires_at - now
         self.expires_at = identity.expires_at
@@ -184,7 +186,8 @@ class Socket:
         return self.backlog is not None
 
     def __repr__(self) -> str:
-        return f"<Socket {self.id} user={self._user.id if self._user else None!r} rooms={len(self.memberships or ())}{' closing' if self.closing else ''}>"
+        user = self._user.id if self._user else None
+        return f"<Socket {self.id} user={user!r} rooms={len(self.memberships or ())}{' closing' if self.closing else ''}>"
 
     # — speaking —
 
@@ -236,11 +239,17 @@ class Socket:
         """Leave a room. Raises `NotInRoom`."""
         await self._host.leave(self, room_id)
 
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, event: str, handler: F) -> F: ...
+
     def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
         """Handle a message of this socket: `@socket.on("invoice.approve")` or `socket.on("disconnect", gone)`.
 
-        A handler takes the data (of `disconnect`: the reason); what it returns, or raises as a `RealtimeError`, is the client's answer. A handler of a
-        built-in message (`authenticate`, `join-room`, …) runs in place of the built-in act. Raises `ConfigurationError` for a second handler.
+        A handler takes the data (of `disconnect`: the reason); what it returns, or raises as a `RealtimeError`, is the client's answer. A handler
+        of a built-in message (`authenticate`, `join-room`, …) runs in place of the built-in act. Raises `ConfigurationError` for a second handler.
         """
 
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:

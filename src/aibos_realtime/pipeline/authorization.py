@@ -62,7 +62,8 @@ class Pattern:
 class WebSocketAuthorization:
     """Rights by room id or pattern.
 
-    `permissions`: `{pattern: actions}` for every authenticated user. `roles`: `{role: {pattern: actions}}`. Actions: `read` (join, history, presence),
+    `permissions`: `{pattern: actions}` for every authenticated user. `roles`: `{role: {pattern: actions}}`. Actions: `read` (join, history,
+    presence),
     `write` (publish), `manage` (the HTTP API). `check(user, resource, action)`: asked first; True or False decides, None leaves it to the patterns.
     With none of the three, a user has `read` and `write` on `tenant_<own tenant_id>`, and nothing else.
     """

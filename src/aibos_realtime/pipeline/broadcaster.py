@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,17 +14,19 @@ from msgspec import Struct
 from ..auth.user import User
 from ..backends.base import Audience, Broker, Draft, LoggedEvent, Receipt
 from ..clock import SYSTEM_CLOCK, Clock
-from ..errors import ConfigurationError, MessageTooLarge, ValidationError
+from ..errors import ConfigurationError, MessageTooLarge, ProtocolError, ValidationError
 from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager, RoomPattern
 from ..metrics import Metrics
-from ..protocol.codec import encode_json, encode_other
+from ..protocol.codec import MALFORMED, encode_json, encode_other
 from ..protocol.limits import ALL, BROADCAST_BYTES, ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
 from ..protocol.messages import RESERVED
 from .fanout import Fanout
 from .filters import Filters, Predicate, Where, decide
 
 Filter = Where | str | Predicate
+
+P = TypeVar("P", bound=Predicate)
 
 _prefix = secrets.token_urlsafe(8)
 _numbers = count(1)
@@ -91,7 +93,8 @@ class HasSending(Protocol):
 class EventBroadcaster:
     """Sends events to rooms, users and everybody.
 
-    Made for a server (`server=`, and `rooms=`, which then are the server's rooms too), or for a broker alone (`broker=`) in a process without sockets.
+    Made for a server (`server=`, and `rooms=`, which then are the server's rooms too), or for a broker alone (`broker=`) in a process without
+    sockets.
 
     Every broadcast returns once the event has its position in the room's log; delivery does not wait for any member. Cancelling leaves the outcome
     unknown: repeat it with the same `idempotency_key`.
@@ -104,13 +107,13 @@ class EventBroadcaster:
         if server is not None and rooms is not None and self._sending.rooms is not None:
             rooms.share(self._sending.rooms)
 
-    def filter(self, name: str) -> Callable[[Predicate], Predicate]:
+    def filter(self, name: str) -> Callable[[P], P]:
         """Register a filter under a name, with which it travels to other nodes and into recovery: `@broadcaster.filter("approvers")`.
 
         The function takes a `User` and returns whether he gets the event; then pass `filter="approvers"`, or the function itself.
         """
 
-        def register(predicate: Predicate) -> Predicate:
+        def register(predicate: P) -> P:
             self._sending.filters.add(name, predicate)
             return predicate
 
@@ -130,11 +133,12 @@ class EventBroadcaster:
     ) -> Receipt:
         """Send an event to the members of a room.
 
-        `filter`: `where(...)`, the name of a registered filter, or a callable `User -> bool`, which is decided now, for the users who are in the room or
-        left it within the recovery window. `exclude`: user ids. `idempotency_key`: repeating it within 5 minutes publishes once. `volatile`: no
-        position, no log, dropped for members who are behind. `persist=False`: a position, but no payload in the store.
+        `filter`: `where(...)`, the name of a registered filter, or a callable `User -> bool`, which is decided now, for the users who are in the
+        room or left it within the recovery window. `exclude`: user ids. `idempotency_key`: repeating it within 5 minutes publishes once.
+        `volatile`: no position, no log, dropped for members who are behind. `persist=False`: a position, but no payload in the store.
 
-        Raises `ProtocolError` (names), `MessageTooLarge`, `ValidationError` (data that JSON cannot express), `IdempotencyConflict`, `BrokerUnavailable`.
+        Raises `ProtocolError` (names), `MessageTooLarge`, `ValidationError` (data that JSON cannot express), `IdempotencyConflict`,
+        `BrokerUnavailable`.
         """
         check_name("room", room_id)
         return await self._publish(room_id, event, data, filter, exclude, idempotency_key, volatile, persist)
@@ -142,7 +146,8 @@ class EventBroadcaster:
     async def broadcast_to_user(
         self, user_id: str, event: str, data: Any = None, *, idempotency_key: str | None = None, volatile: bool = False, persist: bool = True
     ) -> Receipt:
-        """Send an event to every connection of a user, through his own stream: ordered, and recovered after a reconnect. Else as `broadcast_to_room`."""
+        """Send an event to every connection of a user, through his own stream: ordered, and recovered after a reconnect. Else as
+        `broadcast_to_room`."""
         return await self._publish(user_stream(user_id), event, data, None, (), idempotency_key, volatile, persist)
 
     async def broadcast_to_all(
@@ -199,9 +204,7 @@ class EventBroadcaster:
         room_id = item.room if item.room is not None else user_stream(item.user) if item.user is not None else ALL
         return self._draft(room_id, item.event, item.data, item.filter, item.exclude, item.idempotency_key, item.persist), item.volatile
 
-    def _draft(
-        self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool
-    ) -> Draft:
+    def _draft(self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool) -> Draft:
         check_name("event", event)
         if event in RESERVED:
             raise ValidationError(f"The event name {event!r} is reserved for the protocol.")
@@ -242,6 +245,8 @@ class EventBroadcaster:
         if isinstance(exclude, str):
             raise ValidationError("exclude: a list of user ids is expected, not one text")
         excluded = frozenset(exclude)
+        if not all(isinstance(user_id, str) for user_id in excluded):
+            raise ValidationError("exclude: a list of user ids is expected, and ids are texts")
         if filter is None:
             return Audience(exclude=excluded) if excluded else None
         if isinstance(filter, Where):
@@ -261,7 +266,9 @@ class EventBroadcaster:
         if room_id == ALL and self._sending.pool is not None:
             return list({socket.user.id: socket.user for socket in self._sending.pool if socket.user is not None}.values())
         if self._sending.rooms is None:
-            raise ConfigurationError("filter: a function is decided for the users present, whom a broadcaster with a broker alone does not know; use where(…)")
+            raise ConfigurationError(
+                "filter: a function is decided for the users present, whom a broadcaster with a broker alone does not know; use where(…)"
+            )
         return self._sending.rooms.users_within_reach(room_id)
 
 

@@ -1,8 +1,8 @@
 """Running coroutines with a task for those that need one: most handlers never wait, and cost none.
 
-One task takes the first step of every coroutine that comes in. When a coroutine has to wait, the task stays with it for the rest of its life, and a fresh
-one takes over the queue: so `asyncio.timeout`, task groups and cancel scopes work in a handler as in any task. A coroutine that leaves a context variable
-changed takes the task's context with it: the next coroutine begins in a clean one.
+One task takes the first step of every coroutine that comes in. When a coroutine has to wait, the task stays with it for the rest of its life, and
+a fresh one takes over the queue: so `asyncio.timeout`, task groups and cancel scopes work in a handler as in any task. A coroutine that leaves a
+context variable changed takes the task's context with it: the next coroutine begins in a clean one.
 """
 
 from __future__ import annotations

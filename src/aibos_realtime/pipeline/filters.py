@@ -35,7 +35,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 def where(**conditions: Any) -> Where:
     """Conditions on a user, all of which must hold: `where(role__in=["admin", "user"], department="sales")`.
 
-    Names are `id`, `role`, `tenant_id`, and the token's further claims; after `__` an operator: eq (or none), ne, in, not_in, contains, gt, gte, lt, lte.
+    Names are `id`, `role`, `tenant_id`, and the token's further claims; after `__` an operator: eq (or none), ne, in, not_in, contains, gt, gte,
+    lt, lte.
     A user without the claim fits no condition but `ne` and `not_in`. Values are plain JSON values. Raises `ConfigurationError`.
     """
     for key, value in conditions.items():

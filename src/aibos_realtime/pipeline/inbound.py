@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from ..clock import Clock
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -27,7 +28,6 @@ from ..errors import (
     RoomRequired,
     UnknownEvent,
 )
-from ..clock import Clock
 from ..hub.socket import Socket
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode

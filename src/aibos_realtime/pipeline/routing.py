@@ -12,6 +12,7 @@ from ..errors import ConfigurationError, ValidationError
 from ..protocol.limits import check_name
 from ..protocol.messages import RESERVED
 
+
 class Route:
     """An application's handler of one event, with the payload type it declares (None: plain values)."""
 
@@ -33,7 +34,9 @@ class Router:
         """Raises `ConfigurationError` for a reserved or taken name and for a payload type that cannot be checked."""
         check_name("event", event)
         if event in RESERVED:
-            raise ConfigurationError(f"server.event({event!r}): the name is the protocol's own; a socket may take a built-in message over: socket.on({event!r})")
+            raise ConfigurationError(
+                f"server.event({event!r}): the name is the protocol's own; a socket may take a built-in message over: socket.on({event!r})"
+            )
         if event in self.routes:
             raise ConfigurationError(f"server.event({event!r}): there is a handler for this event already")
         self.routes[event] = Route(event, handler, payload)

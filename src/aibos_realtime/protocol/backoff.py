@@ -17,9 +17,7 @@ class Backoff:
 
     __slots__ = ("_connected_at", "_first", "_limit", "_random", "_stable_after", "attempts")
 
-    def __init__(
-        self, *, random: Callable[[], float], first: float = 5.0, limit: float = LIMIT, stable_after: float = STABLE_AFTER
-    ) -> None:
+    def __init__(self, *, random: Callable[[], float], first: float = 5.0, limit: float = LIMIT, stable_after: float = STABLE_AFTER) -> None:
         self._random = random
         self._first = first
         self._limit = max(limit, first)

@@ -27,9 +27,7 @@ class ClientRoom:
     __slots__ = ("_recent", "announced", "epoch", "handled", "is_known", "is_rewinding", "name", "origin", "phase", "presence", "received",
                  "refusals", "retry_at", "rewind")  # fmt: skip
 
-    def __init__(
-        self, name: str, origin: Origin, *, recover: Position | None = None, rewind: int | None = None, presence: bool = False
-    ) -> None:
+    def __init__(self, name: str, origin: Origin, *, recover: Position | None = None, rewind: int | None = None, presence: bool = False) -> None:
         self.name = name
         self.origin = origin
         self.phase: Phase = "away"

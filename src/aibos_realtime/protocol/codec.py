@@ -66,8 +66,8 @@ class Codec(Protocol):
         """JSON text of an event's data, as what `encode` takes for a `data` member."""
 
 
-_REF = re.compile(r"[^\x00-\x1f\x7f]{1,%d}" % REF_LENGTH)
-_ID = re.compile(r"[^\x00-\x1f\x7f]{1,%d}" % ID_LENGTH)
+_REF = re.compile(rf"[^\x00-\x1f\x7f]{{1,{REF_LENGTH}}}")
+_ID = re.compile(rf"[^\x00-\x1f\x7f]{{1,{ID_LENGTH}}}")
 
 
 def _check_envelope(message: ClientMessage) -> ClientMessage:
@@ -111,7 +111,9 @@ class JsonCodec:
         try:
             message = self._decoder.decode(payload)
         except MALFORMED:
-            raise ProtocolError('The message is not one of the protocol: an object like {"event": "invoice.created", "data": …} is expected.') from None
+            raise ProtocolError(
+                'The message is not one of the protocol: an object like {"event": "invoice.created", "data": …} is expected.'
+            ) from None
         return _check_envelope(message)
 
     def ref_of(self, payload: bytes) -> Ref | None:
@@ -210,4 +212,3 @@ class Encoding:
         if self.window_bits is None or len(payload) < self.deflate_threshold:
             return frames.encode_frame(self.codec.opcode, payload)
         return frames.encode_frame(self.codec.opcode, deflate.compress(payload, self.window_bits), rsv1=True)
-

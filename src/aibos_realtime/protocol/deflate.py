@@ -42,9 +42,7 @@ def negotiate(header: str | None, *, max_message: int | None) -> Negotiated | No
         return None
     for name, parameters in parse_offers(header):
         if name.lower() == EXTENSION and (bits := _accept(parameters)) is not None:
-            response = (
-                f"{_AGREED}; server_max_window_bits={bits}" if any(key == "server_max_window_bits" for key, _ in parameters) else _AGREED
-            )
+            response = f"{_AGREED}; server_max_window_bits={bits}" if any(key == "server_max_window_bits" for key, _ in parameters) else _AGREED
             return Negotiated(response, bits, max_message)
     return None
 

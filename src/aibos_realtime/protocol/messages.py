@@ -20,7 +20,21 @@ BEARER = "bearer."
 Ref = int | str
 
 RESERVED = frozenset(
-    {"authenticate", "join-room", "leave-room", "history", "presence", "ping", "pong", "ack", "error", "connected", "reconnect", "resync", "room-closed"}
+    {
+        "authenticate",
+        "join-room",
+        "leave-room",
+        "history",
+        "presence",
+        "ping",
+        "pong",
+        "ack",
+        "error",
+        "connected",
+        "reconnect",
+        "resync",
+        "room-closed",
+    }
     | {"authenticated", "joined-room", "left-room", "permission_denied", "token-expiring", "user.joined", "user.left", "disconnect", "connection"}
 )
 """Event names with a meaning of their own: no application publishes under them."""
@@ -31,6 +45,18 @@ class Position(Struct, frozen=True):
 
     epoch: str
     offset: int
+
+
+class Receipt(Struct, frozen=True):
+    """The acknowledgement of a publish. `duplicate`: this id had been published before, at this position.
+
+    `position` is None for a volatile event, which has none. `room` is None where a client named none, and was in several by the time of the answer.
+    """
+
+    id: str
+    room: str | None
+    position: Position | None
+    duplicate: bool = False
 
 
 class ClientMessage(Struct, frozen=True, gc=False):

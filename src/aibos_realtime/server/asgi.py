@@ -5,7 +5,9 @@ from __future__ import annotations
 from inspect import isawaitable
 from typing import Protocol
 
+from ..errors import ConnectionLimitExceeded
 from ..pipeline.throttle import LimitOptions
+from ..protocol.close_codes import CloseCode, default_reason
 from ..transport.asgi import AsgiTransport, Receive, Scope, Send
 from ..transport.http import Refusal, UpgradeRequest, refusal_body
 from .handshake import Arrival, Handshake
@@ -71,7 +73,10 @@ class AsgiApp:
     async def _carry(self, arrival: Arrival, receive: Receive, send: Send) -> None:
         limits = self._limits
         transport = AsgiTransport(receive, send, arrival.address, max_message=limits.message_bytes, soft_limit=limits.outbox_soft_bytes)
-        self._sockets.welcome(arrival, transport)
+        try:
+            self._sockets.welcome(arrival, transport)
+        except ConnectionLimitExceeded:  # the last place went while the other server was accepting
+            transport.close(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
         await transport.run()
 
 

@@ -112,7 +112,8 @@ def assemble(
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
     return Parts(
-        auth, authorization, broker, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics, _tls(config), node
+        auth, authorization, broker, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics,
+        _tls(config), node
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""The handshake: who may open a WebSocket here, decided before the upgrade where HTTP can say it, and right after it where a browser could not read it.
+"""The handshake: who may open a WebSocket here, decided before the upgrade where HTTP can say it, and right after it where a browser could not
+read it.
 
 In order: the request itself, its path, origin, pace, capacity, token. `Handshake.decide` waits only for what must be waited for: a key of an identity
 provider, or the second that somebody who tries tokens has to sit out.
@@ -137,7 +138,8 @@ class Handshake:
             found if self._offers_deflate and request.is_raw else None,
             rejection=None if subprotocol in (None, SUBPROTOCOL, SUBPROTOCOL_MSGPACK) else CloseCode.UNSUPPORTED_VERSION,
         )
-        return self._check_token(upgrade, arrival)
+        outcome = self._check_token(upgrade, arrival)
+        return outcome if isinstance(outcome, Refusal | Arrival) else self._look_again(outcome)
 
     def entered(self, address: str) -> None:
         """A connection from this address has begun."""
@@ -178,6 +180,13 @@ class Handshake:
         if self._pool.is_full:
             return _busy(503, "All connections of this server are taken.", RETRY_AFTER)
         return None
+
+    async def _look_again(self, outcome: Awaitable[Outcome]) -> Outcome:
+        """After a wait: the last place may have gone to somebody else meanwhile."""
+        found = await outcome
+        if isinstance(found, Arrival) and (not self.is_open or self._pool.is_full):
+            return self._refuse(_busy(503, "The server takes no connections at the moment.", RETRY_AFTER))
+        return found
 
     def _check_token(self, upgrade: Upgrade, arrival: Arrival) -> Outcome | Awaitable[Outcome]:
         token = self._auth.token_from(upgrade.request.headers, upgrade.request.query)

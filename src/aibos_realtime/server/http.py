@@ -61,8 +61,12 @@ def _problem(code: str, message: str) -> dict[str, object]:
     return {"code": code, "message": message, "retryable": False}
 
 
-async def _answer(send: Send, status: int, body: dict[str, object] | dict[str, str] | None, headers: list[tuple[bytes, bytes]], method: str = "GET") -> None:
+async def _answer(
+    send: Send, status: int, body: dict[str, object] | dict[str, str] | None, headers: list[tuple[bytes, bytes]], method: str = "GET"
+) -> None:
     content = msgspec.json.encode(body) if body is not None else b""
-    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), (b"cache-control", b"no-store"), *headers]
+    fields = [(b"cache-control", b"no-store"), *headers]
+    if body is not None:  # a 204 must not tell a length (RFC 9110, section 8.6)
+        fields += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})

@@ -55,13 +55,13 @@ class Port:
         self._date()
         loop = asyncio.get_running_loop()
         state = self._lifespan.state if self._lifespan is not None else {}
-        make = partial(
-            HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state
-        )
+        make = partial(HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state)
         try:
             self._server = await loop.create_server(make, host or None, port, ssl=self._tls, backlog=BACKLOG)
         except OSError as error:
-            raise ConfigurationError(f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one") from error
+            raise ConfigurationError(
+                f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one"
+            ) from error
         self.number = self._server.sockets[0].getsockname()[1]
 
     def stop_listening(self) -> None:

@@ -7,10 +7,10 @@ import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
@@ -113,16 +113,22 @@ class RealtimeServer:
 
     # — handlers —
 
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, event: str, callback: F) -> F: ...
+
     def on(self, event: str, callback: Callable[..., Any] | None = None) -> Any:
         """Hear of `connection` (socket; finished before the client is told `connected`) and `disconnect` (socket, reason). Usable as a decorator."""
-        return self._parts.callbacks.add(event, callback)
+        return self._parts.callbacks.add(event) if callback is None else self._parts.callbacks.add(event, callback)
 
     def event(self, name: str, *, payload: Any = None) -> Callable[[F], F]:
         """Handle a message of every socket: `@server.event("invoice.create", payload=InvoiceCreate)`.
 
-        The function takes (socket, data). What it returns is the acknowledgement that the client awaits; a `RealtimeError` goes to the client as it is,
-        anything else as `internal` with a number that the log also has. `payload`: the type of the data, a msgspec struct, dataclass, TypedDict or
-        pydantic model; data that does not fit is refused with `validation_failed`, also when the event is published to a room.
+        The function takes (socket, data). What it returns is the acknowledgement that the client awaits; a `RealtimeError` goes to the client as
+        it is, anything else as `internal` with a number that the log also has. `payload`: the type of the data, a msgspec struct, dataclass,
+        TypedDict or pydantic model; data that does not fit is refused with `validation_failed`, also when the event is published to a room.
 
         Handlers of one connection run one after the other. Raises `ConfigurationError` for a reserved or taken name.
         """
@@ -161,12 +167,13 @@ class RealtimeServer:
         """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken."""
         if self._port is not None:
             return
-        port = self._port = Port(gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls)
+        port = self._port = Port(
+            gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls
+        )
         try:
             await self.open()
             await port.open(self.config.host, self.config.port)
         except BaseException:
-            self._port = None
             await self._close()
             raise
         logger.info("listening on %s", self.url)
@@ -194,25 +201,31 @@ class RealtimeServer:
         self._parts.handshake.is_open = False
         if self._port is not None:
             self._port.stop_listening()
+        patience = 0.0
         try:
             await self._parts.sockets.drain(drain, spread=min(drain, 1.0 + len(self.pool) / 200))
+            patience = CLOSE_TIMEOUT
         finally:
-            await self._close()
+            await self._close(patience)
 
     async def _stopped_or_never(self) -> None:
         if self._state == "draining":
             await self._stopped.wait()
 
-    async def _close(self) -> None:
-        await self._parts.sockets.stop(CLOSE_TIMEOUT)
-        if self._port is not None:
-            await self._port.close(CLOSE_TIMEOUT)
+    async def _close(self, patience: float = CLOSE_TIMEOUT) -> None:
+        """End every part, whatever happens to one of them. `patience`: seconds for the peers' close answers."""
+        try:
+            async with AsyncExitStack() as parts:  # the last one ends first
+                parts.push_async_callback(self.auth.stop)
+                parts.push_async_callback(self.broker.stop)
+                parts.push_async_callback(self.rooms.stop)
+                if self._port is not None:
+                    parts.push_async_callback(self._port.close, patience)
+                parts.push_async_callback(self._parts.sockets.stop, patience)
+        finally:
             self._port = None
-        await self.rooms.stop()
-        await self.broker.stop()
-        await self.auth.stop()
-        self._state = "stopped"
-        self._stopped.set()
+            self._state = "stopped"
+            self._stopped.set()
 
     async def serve_forever(self) -> None:
         """Start, and return when the server was stopped. Cancelling stops it."""
@@ -272,7 +285,8 @@ class RealtimeServer:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The server's life within an app's: `FastAPI(lifespan=server.lifespan)`, or `async with server.lifespan(app):` inside a lifespan of yours."""
+        """The server's life within an app's: `FastAPI(lifespan=server.lifespan)`, or `async with server.lifespan(app):` inside a lifespan of
+        yours."""
         opened = self._state == "stopped"
         await self.open()
         try:

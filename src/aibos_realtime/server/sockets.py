@@ -262,11 +262,13 @@ class Sockets:
             if socket.ready:
                 socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
         running = [*self._inbound.dispatcher.tasks, *self._tasks]
-        if running:
-            await asyncio.wait(running, timeout=seconds)
-        self._fanout.flush()
-        for socket in list(self._pool):
-            socket.disconnect(CloseCode.SHUTTING_DOWN, default_reason(CloseCode.SHUTTING_DOWN))
+        try:
+            if running:
+                await asyncio.wait(running, timeout=seconds)
+        finally:
+            self._fanout.flush()
+            for socket in list(self._pool):
+                socket.disconnect(CloseCode.SHUTTING_DOWN, default_reason(CloseCode.SHUTTING_DOWN))
 
     async def stop(self, seconds: float) -> None:
         """Wait for the last connection's end, at most so long; then cut what is left, and cancel what still runs."""
@@ -274,13 +276,18 @@ class Sockets:
             self._ticking.cancel()
             self._ticking = None
         self._emptied.clear()
-        if len(self._pool):
-            try:
+        try:
+            if len(self._pool):
                 async with asyncio.timeout(seconds):
                     await self._emptied.wait()
-            except TimeoutError:
-                for socket in list(self._pool):
-                    socket.transport.abort()
+        except TimeoutError:
+            pass
+        finally:
+            await self._cut()
+
+    async def _cut(self) -> None:
+        for socket in list(self._pool):
+            socket.transport.abort()
         await self._inbound.dispatcher.stop()
         left = list(self._tasks)
         for task in left:

@@ -1,6 +1,7 @@
 """The port: HTTP/1.1 by uvicorn's protocol class, in this process, on the loop's own transports; WebSocket handshakes leave it here.
 
-A handshake goes to a `Gate`, which decides and afterwards owns the connection. Everything else goes to an ASGI app. Not here: what the gate decides by.
+A handshake goes to a `Gate`, which decides and afterwards owns the connection. Everything else goes to an ASGI app. Not here: what the gate
+decides by.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol
 
@@ -91,8 +93,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_app = has_app
         self._limits = gate.http_limits
         self._in_head = True
+        self._is_between = False
         self._head_bytes = 0
+        self._field_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._postponed: Callable[[], None] | None = None
         self._deciding: asyncio.Task[None] | None = None
         self._early = b""
         self._violation: tuple[int, str] | None = None
@@ -113,10 +118,13 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        if self._deciding is not None or self.transport.is_closing():
+        if self._deciding is not None or self._postponed is not None or self.transport.is_closing():
             self._early += data[: 64 * 1024 - len(self._early)]
             return
         self._unset_keepalive_if_required()
+        if self._is_between:  # what ends the wait for a next request may be less than its first byte: an empty line
+            self._is_between = False
+            self._expect_head()
         if self._in_head:
             self._head_bytes += len(data)
         try:
@@ -124,10 +132,10 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._early = data[upgrade.args[0] :]
             if self._violation is None:
-                self._upgrade()
+                self._leave_http()
         except httptools.HttpParserError:
             if self._violation is None:
-                self._refuse(Refusal(400, "bad_request", "This is not an HTTP/1.1 request that can be understood."))
+                self._refuse(_NOT_UNDERSTOOD)
         if self._violation is not None:
             self._refuse(Refusal(self._violation[0], "bad_request", self._violation[1]))
         elif self._in_head and self._head_bytes > self._limits.url_bytes + self._limits.headers_bytes:
@@ -136,6 +144,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._in_head = True
         self._head_bytes = 0
+        self._start_deadline()
+
+    def _start_deadline(self) -> None:
         if self._deadline is None and self._limits.handshake_seconds is not None:
             self._deadline = self.loop.call_later(self._limits.handshake_seconds, self._too_late)
 
@@ -146,7 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
-        if self._head_bytes:
+        if self._in_head and self._head_bytes:
             self._refuse(Refusal(408, "timeout", "The request did not arrive in time."))
         else:
             self.transport.close()
@@ -155,6 +166,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._field_bytes = 0
+        self._is_between = False
         if not self._in_head:
             self._expect_head()
 
@@ -166,15 +179,19 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         limits = self._limits
+        self._field_bytes += len(name) + len(value)
         if len(self.headers) > limits.header_fields:
             self._violation = self._violation or (431, f"There are more than {limits.header_fields} header fields.")
         elif len(name) + len(value) > limits.header_bytes:
             self._violation = self._violation or (431, f"A header field is longer than {limits.header_bytes} bytes.")
+        elif self._field_bytes > limits.headers_bytes:
+            self._violation = self._violation or (431, f"The header fields are longer than {limits.headers_bytes} bytes.")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._head_bytes > self._limits.url_bytes + self._limits.headers_bytes:
-            self._violation = self._violation or (431, f"The header fields are longer than {self._limits.headers_bytes} bytes.")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):  # RFC 9112, section 3.2
+            self._violation = self._violation or (400, "Exactly one Host field is needed.")
         if self._violation is None:
             if not self._is_upgrade():
                 self._end_deadline()
@@ -187,6 +204,30 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._violation is None:
             super().on_message_complete()
+            if not self._is_upgrade():
+                self._end_deadline()
+                self._is_between = True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or not self.cycle.response_complete:
+            return
+        if self._postponed is not None:
+            act, self._postponed = self._postponed, None
+            self._unset_keepalive_if_required()
+            self._start_deadline()
+            act()
+        elif self.cycle.more_body:
+            self._start_deadline()  # the answer is out, and the rest of the request still to come: not for ever
+
+    def _after_answers(self, act: Callable[[], None]) -> None:
+        """Act at once, or when the requests that came before on this connection are answered (RFC 9112, section 9.3.2)."""
+        if self.cycle is None or self.cycle.response_complete:
+            act()
+        else:
+            self._end_deadline()
+            self.flow.pause_reading()
+            self._postponed = act
 
     def _is_upgrade(self) -> bool:
         return bool(self.parser.should_upgrade()) and self._should_upgrade()
@@ -194,10 +235,29 @@ class HttpProtocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return self._get_upgrade() == b"websocket"
 
+    def _get_upgrade(self) -> bytes | None:
+        return b"websocket" if b"websocket" in self._tokens(b"upgrade") and b"upgrade" in self._tokens(b"connection") else None
+
+    def _tokens(self, field: bytes) -> set[bytes]:
+        return {token.strip().lower() for name, value in self.headers if name == field for token in value.split(b",")}
+
     # — the handshake —
 
+    def _leave_http(self) -> None:
+        """The parser has met an upgrade, and takes nothing more."""
+        if self._should_upgrade():
+            self._after_answers(self._upgrade)
+        else:
+            # Another protocol than ours, such as h2c: the offer is ignored (RFC 9110, section 7.8), and the request answered as it is.
+            self.cycle.keep_alive = False
+            self._is_over = True
+
     def _upgrade(self) -> None:
-        url = httptools.parse_url(self.url) if not self.url.startswith(b"*") else None
+        try:
+            url = httptools.parse_url(self.url) if not self.url.startswith(b"*") else None
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(_NOT_UNDERSTOOD)
+            return
         path = url.path.decode("ascii", "replace") if url is not None and url.path else "/"
         if not self._gate.is_ours(path) and self._has_app:
             self._end_deadline()
@@ -237,11 +297,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
         stream, early = self.transport, self._early
         self.parser = self.flow = self.transport = None  # type: ignore[assignment]
-        # uvloop keeps the last `data_received` that a stream had, also under a buffered protocol: without this, each WebSocket would keep all of the above.
+        # uvloop keeps the last `data_received` that a stream had, also under a buffered protocol: without this, each WebSocket would keep all of
+        # the above.
         stream.set_protocol(_NOBODY)
         verdict.open(stream, early)
 
     def _refuse(self, refusal: Refusal, *, count: bool = True) -> None:
+        self._after_answers(partial(self._refuse_now, refusal, count))
+
+    def _refuse_now(self, refusal: Refusal, count: bool) -> None:
         self._end_deadline()
         if self.transport.is_closing() or self._is_over:
             return
@@ -258,6 +322,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 _NOBODY = asyncio.Protocol()
+_NOT_UNDERSTOOD = Refusal(400, "bad_request", "This is not an HTTP/1.1 request that can be understood.")
 
 
 def refusal_body(refusal: Refusal) -> bytes:
@@ -270,5 +335,7 @@ def refusal_response(refusal: Refusal) -> bytes:
     body = refusal_body(refusal)
     further = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers)
     phrase = http.HTTPStatus(refusal.status).phrase
-    head = f"HTTP/1.1 {refusal.status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{further}\r\n"
+    head = (
+        f"HTTP/1.1 {refusal.status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{further}\r\n"
+    )
     return head.encode("latin-1") + body

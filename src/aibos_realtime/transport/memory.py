@@ -151,5 +151,3 @@ class MemoryEnd:
     def ended(self, code: int, reason: str) -> None:
         self.close_code, self.close_reason = int(code), reason
         self._arrived.set()
-
-

@@ -106,7 +106,8 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes | memoryview) -> None:
         reader = self._reader
-        for opcode, payload in reader.feed(data):
+        messages = reader.feed(data)
+        for opcode, payload in messages:
             if self._closing:
                 if opcode == CLOSE:
                     self._end()
@@ -121,6 +122,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
                 if self._peer is not None:
                     self._peer.received(opcode, payload)
         if reader.incomplete:
+            if self._deadline is not None and not self._closing and any(opcode < CLOSE for opcode, _ in messages):
+                self._deadline.cancel()  # it was for a message that is whole by now; another has begun
+                self._deadline = None
             if self._deadline is None:
                 self._deadline = asyncio.get_running_loop().call_later(ASSEMBLY_TIMEOUT, self._assembly_too_slow)
         elif self._deadline is not None and not self._closing:
@@ -132,6 +136,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         code, reason = parse_close(payload)
         self._closing = True
         self._close = self._close or (code, reason)
+        if self._deadline is not None:  # of a message that will not be finished: closing has its own
+            self._deadline.cancel()
+            self._deadline = None
         self._stream.write(encode_frame(CLOSE, payload[:2]))
         self._tell_closed()
         self._end()

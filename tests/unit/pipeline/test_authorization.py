@@ -34,9 +34,7 @@ async def test_without_configuration_ones_own_tenant_and_nothing_else() -> None:
     for action, may in (("read", True), ("write", True), ("manage", False), ("anything", False)):
         assert await authz.check_permission(ANN, "tenant_t1", action) is may
     assert not await authz.check_permission(ANN, "tenant_t2", "read") and not await authz.check_permission(ANN, "tenant_", "read")
-    assert not await authz.check_permission(User("bob"), "tenant_", "read") and not await authz.check_permission(
-        User("bob"), "tenant_None", "read"
-    )
+    assert not await authz.check_permission(User("bob"), "tenant_", "read") and not await authz.check_permission(User("bob"), "tenant_None", "read")
     assert not await WebSocketAuthorization(permissions={}).check_permission(ANN, "tenant_t1", "read"), "an empty configuration is one"
 
 

@@ -88,8 +88,11 @@ class MemoryBroker:
         event = LoggedEvent(draft.room, draft.event, draft.data, draft.id, log.epoch, log.offset, self._timestamp(), draft.user_id, draft.audience)
         receipt = Receipt(draft.id, draft.room, Position(log.epoch, log.offset))
         if draft.keyed:
+            log.receipts.pop(key, None)  # an expired one: the order of insertion must stay that of expiry
             log.receipts[key] = (now + IDEMPOTENCY_WINDOW, draft.event, draft.data, receipt)
-        if not draft.ephemeral:
+        if draft.ephemeral:
+            log.events.clear()  # what was kept no longer reaches to the end
+        else:
             log.ttl = draft.history_ttl
             log.events.append((now, event))
             while len(log.events) > draft.history_size:

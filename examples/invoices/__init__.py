@@ -1,0 +1,1 @@
+"""A small accounting service with realtime events: see README.md beside this file."""
