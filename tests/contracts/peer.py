@@ -146,9 +146,7 @@ async def connecting(
 
 
 @asynccontextmanager
-async def joined(
-    server: RealtimeServer, *rooms: str, user_id: str = "user_1", tenant_id: str = "1", role: str = "user"
-) -> AsyncIterator[Peer]:
+async def joined(server: RealtimeServer, *rooms: str, user_id: str = "user_1", tenant_id: str = "1", role: str = "user") -> AsyncIterator[Peer]:
     """A user, connected and welcomed, in these rooms."""
     token = server.auth.issue(user_id=user_id, tenant_id=tenant_id, role=role)
     async with connecting(server, token) as peer:

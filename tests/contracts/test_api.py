@@ -135,9 +135,7 @@ def test_limits_can_be_switched_off() -> None:
 
 def test_durations_are_seconds_or_timedeltas() -> None:
     half, one = timedelta(seconds=30), timedelta(minutes=1)
-    RealtimeServer(
-        authentication=AUTHENTICATION, heartbeat={"interval": half, "timeout": one}, rooms={"room_timeout": timedelta(minutes=5)}
-    )
+    RealtimeServer(authentication=AUTHENTICATION, heartbeat={"interval": half, "timeout": one}, rooms={"room_timeout": timedelta(minutes=5)})
     ConnectionPool(connection_timeout=half, heartbeat_interval=half, heartbeat_timeout=one)  # type: ignore[arg-type]
     RoomManager(room_timeout=one)  # type: ignore[arg-type]
     RealtimeClient("ws://localhost:3001", reconnect_interval=timedelta(seconds=5), heartbeat={"interval": half, "timeout": one})
@@ -209,9 +207,7 @@ def test_a_mistake_says_what_was_given_and_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("name", ["jwt_secret", "public_key"])
-@pytest.mark.parametrize(
-    "given", ["swordfish", 12345678, ["swordfish"], b"swordfish", {"swordfish": 1}], ids=lambda given: type(given).__name__
-)
+@pytest.mark.parametrize("given", ["swordfish", 12345678, ["swordfish"], b"swordfish", {"swordfish": 1}], ids=lambda given: type(given).__name__)
 def test_a_mistake_in_a_secret_does_not_tell_it(name: str, given: Any) -> None:
     for build in (lambda: RealtimeServer(authentication={name: given}), lambda: WebSocketAuth(**{name: given})):
         with pytest.raises(ConfigurationError) as caught:

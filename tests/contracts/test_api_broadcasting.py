@@ -39,9 +39,7 @@ async def test_a_receipt(server: RealtimeServer) -> None:
 
 
 async def test_the_streams_of_a_user_and_of_all_are_rooms_inside(server: RealtimeServer) -> None:
-    one = await server.broadcaster.broadcast_to_user(
-        "user_123", "notification", {"type": "info", "message": "Invoice created successfully"}
-    )
+    one = await server.broadcaster.broadcast_to_user("user_123", "notification", {"type": "info", "message": "Invoice created successfully"})
     all_ = await server.broadcaster.broadcast_to_all("system.maintenance", {"duration": "2 hours"})
     assert (one.room, all_.room) == ("user:user_123", "all")
     assert one.position is not None and one.position.offset == 1 and all_.position is not None and all_.position.offset == 1

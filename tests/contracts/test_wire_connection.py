@@ -289,9 +289,7 @@ async def test_no_place_is_503() -> None:
         assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
 
 
-@pytest.mark.parametrize(
-    "limit", [{"handshakes_per_second": 1}, {"handshakes_per_second_per_address": 1, "handshakes_burst_per_address": 2}]
-)
+@pytest.mark.parametrize("limit", [{"handshakes_per_second": 1}, {"handshakes_per_second_per_address": 1, "handshakes_burst_per_address": 2}])
 async def test_too_fast_is_429(limit: dict[str, Any]) -> None:
     async with serving_by_hand(limits=limit) as (server, clock):
         for _ in range(2):

@@ -364,6 +364,22 @@ async def test_internal_has_an_id_that_the_log_has_and_nothing_else(server: Real
         assert (await peer.refusal("fail"))["message"] != data["message"] or "id" in data
 
 
+async def test_a_handler_that_waits_for_something_cancelled_has_failed(server: RealtimeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The server goes on: so it is a failure of the handler like any other, with an id, and in the log."""
+
+    @server.event("fail")
+    async def fail(socket: Socket, data: Any) -> None:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    async with joined(server) as peer:
+        data = await peer.refusal("fail")
+        assert data["code"] == "internal" and data["retryable"] is True
+        assert [record for record in caplog.records if record.levelno >= logging.ERROR]
+        await peer.ask("ping")
+
+
 async def test_a_failing_handler_without_a_ref_is_told_too(server: RealtimeServer) -> None:
     @server.event("fail")
     def fail(socket: Socket, data: Any) -> None:

@@ -239,19 +239,27 @@ async def test_read_alone_does_not_write() -> None:
         assert (await peer.data("x", {}, room="box"))["offset"] == 1
 
 
+EVERYTHING = {"permissions": {"*": ["read", "write", "manage"]}}
+
+
 @pytest.mark.parametrize("room", ["all", "user:user_1", "user:user_2"])
-async def test_own_streams_are_written_by_the_server_alone(server: RealtimeServer, room: str) -> None:
-    async with joined(server) as peer:
+async def test_own_streams_are_written_by_the_server_alone(room: str) -> None:
+    """Also by nobody whom a pattern permits everything."""
+    async with serving(authorization=EVERYTHING) as server, joined(server) as peer:
         answer = await peer.ask("x", {}, room=room)
         assert answer["event"] == "permission_denied" and answer["data"]["action"] == "write"
+        assert await peer.heard() == []
 
 
-async def test_own_streams_are_read_by_their_owner(server: RealtimeServer) -> None:
-    async with joined(server) as peer:
+async def test_own_streams_are_read_by_their_owner_alone() -> None:
+    """Also by nobody whom a pattern permits everything."""
+    async with serving(authorization=EVERYTHING) as server, joined(server) as peer:
+        await server.broadcaster.broadcast_to_user("user_2", "x", {})
         for room in ("all", "user:user_1"):
             assert (await peer.data("history", {"roomId": room}))["events"] == []
         for event in ("join-room", "history", "presence"):
-            assert (await peer.ask(event, {"roomId": "user:user_2"}))["event"] == "permission_denied"
+            assert (await peer.ask(event, {"roomId": "user:user_2"}))["event"] == "permission_denied", event
+        assert await peer.heard() == []
 
 
 # — limits —

@@ -234,11 +234,14 @@ class EventBroadcaster:
             raise ValidationError(f"The data cannot be sent: {error}") from None
         if self._sending.max_bytes is not None and len(text) > self._sending.max_bytes:
             raise MessageTooLarge(f"The data has {len(text)} bytes; at most {self._sending.max_bytes} are sent to a room.")
-        if is_suspect(text):
-            check_value(msgspec.json.decode(text))
-        if b"null" in text:
-            # The encoder writes null for what is not a number, and whoever reads it would take it for nothing.
-            check_value(msgspec.to_builtins(data, enc_hook=encode_other, str_keys=True))
+        try:
+            if is_suspect(text):
+                check_value(msgspec.json.decode(text))
+            if b"null" in text:
+                # The encoder writes null for what is not a number, and whoever reads it would take it for nothing.
+                check_value(msgspec.to_builtins(data, enc_hook=encode_other, str_keys=True))
+        except (ProtocolError, *MALFORMED) as error:
+            raise ValidationError(f"The data cannot be sent: {error}") from None
         return text
 
     def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:

@@ -68,15 +68,17 @@ class BuiltIns:
     async def authenticate(self, socket: Socket, message: ClientMessage) -> Answer:
         """A first token, or a fresh one for the same user. A bad first token closes the connection (4500) after the answer."""
         token = _parse(socket, message, TokenRequest).token
+        is_good = False
         try:
             identity = await self._auth.identify(token)
+            is_good = True
             if socket.user is not None and identity.user.id != socket.user.id:
                 raise AuthenticationError("A connection cannot change its user.")
             if socket.user is None and self.has_too_many(identity):
                 raise AuthenticationError("This user has as many connections as allowed.", code="overloaded")
         except AuthenticationError as error:
             failed = Answer("authenticated", data={"success": False, "error": error.message})
-            if penalty := self.penalty(socket.remote_address):
+            if not is_good and (penalty := self.penalty(socket.remote_address)):
                 await self._clock.sleep(penalty)
             if socket.user is not None:
                 return failed

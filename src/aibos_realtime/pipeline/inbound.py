@@ -111,9 +111,9 @@ class Inbound:
     def release(self, socket: Socket) -> None:
         """Handle what has waited, in order."""
         backlog, socket.backlog = socket.backlog, None
-        if not backlog:
+        if backlog is None or backlog is BUSY:
             return
-        waiting = deque(backlog)
+        waiting = deque(backlog)  # empty where the last that waited has just been handled: reading may have stopped for those before it
         while waiting and not socket.closing:
             message = waiting.popleft()
             try:
@@ -248,14 +248,18 @@ class Inbound:
         """What went wrong, told to the sender as far as it is his: the rest is for the log, under one number."""
         if isinstance(error, asyncio.CancelledError):
             error = Overloaded("The server stopped before this was done; whether it was is unknown.", code="unavailable")
+        ref = message.ref if message.event != "ack" else None  # that of an ack is the server's own, and not of a request
         if isinstance(error, RealtimeError) and not isinstance(error, ConfigurationError):
-            self._refuse(socket, message.ref, error)
-            return
+            try:
+                self._refuse(socket, ref, error)
+                return
+            except Exception as failure:  # its details are nothing that can be sent
+                error = failure
         incident = secrets.token_hex(6)
         self._metrics.handler_failures += 1
         logger.error("the handler of %r failed (%s)", message.event, incident, exc_info=error)
         text = f"The server failed to handle this (incident {incident})."
-        self._refuse(socket, message.ref, RealtimeError(text, retryable=True, details={"id": incident}))
+        self._refuse(socket, ref, RealtimeError(text, retryable=True, details={"id": incident}))
 
     def _refuse(self, socket: Socket, ref: Ref | None, error: RealtimeError) -> None:
         """The `error` frame; a missing permission has a name of its own. Who is refused too often is closed."""

@@ -57,11 +57,7 @@ async def test_switched_off_it_gives_the_connections_alone() -> None:
 
 
 def test_the_sample_rate_is_a_share() -> None:
-    assert (
-        ConnectionMonitor(pool=(pool := ConnectionPool()), metrics={"sample_rate": 0.25}).options.sample_rate
-        == pool.metrics.sample_rate
-        == 0.25
-    )
+    assert ConnectionMonitor(pool=(pool := ConnectionPool()), metrics={"sample_rate": 0.25}).options.sample_rate == pool.metrics.sample_rate == 0.25
     for wrong in (0, 1.5, -1):
         with pytest.raises(ConfigurationError, match=r"^metrics\.sample_rate"):
             ConnectionMonitor(pool=ConnectionPool(), metrics={"sample_rate": wrong})

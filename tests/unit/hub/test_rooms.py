@@ -239,9 +239,7 @@ async def test_the_server_puts_a_user_in_and_takes_him_out(net: MemoryServer) ->
     await net.server.broadcaster.broadcast_to_room("a", "hello", 1)
     assert (await ann.receive("hello"))["data"] == 1
     await ann.request("leave-room", "a")
-    assert [member.user_id for member in await rooms.get_room_users("a")] == ["ann"], (
-        "the server's word holds until the server takes it back"
-    )
+    assert [member.user_id for member in await rooms.get_room_users("a")] == ["ann"], "the server's word holds until the server takes it back"
     await rooms.join_room("a", "ann")
     await rooms.leave_room("a", "ann")
     assert (await ann.receive("room-closed"))["data"] == {"roomId": "a", "reason": "left"} and ann.socket.rooms == frozenset()
