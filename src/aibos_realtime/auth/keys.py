@@ -42,6 +42,9 @@ class VerificationKey(NamedTuple):
     algorithms: tuple[str, ...]
     kid: str | None = None
 
+    def __repr__(self) -> str:
+        return f"<VerificationKey {', '.join(self.algorithms)} kid={self.kid!r}>"
+
 
 class _CheckedHmac(HMACAlgorithm):
     """HMAC with a key that was checked when it was configured: checking it again would be a third of each verification."""

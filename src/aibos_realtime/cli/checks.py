@@ -41,7 +41,7 @@ class Finding:
 def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Finding]:
     """Every check of a configuration that could be read."""
     found = [check_authentication(config)]
-    if (parts := check_parts(config)) is not None and parts.message != found[0].message:
+    if (parts := check_parts(config)) is not None and not found[0].message.startswith(parts.message):
         found.append(parts)
     found += [
         check_port(config.host, config.port),
@@ -62,7 +62,8 @@ def check_authentication(config: RealtimeConfig) -> Finding:
     try:
         auth = WebSocketAuth.from_options(config.authentication)
     except ConfigurationError as error:
-        return Finding("authentication", "failed", str(error))
+        advice = "; set JWT_SECRET to a random text" if "jwt_secret" in str(error) else ""
+        return Finding("authentication", "failed", f"{error}{advice}")
     kind = next(name for name in ("jwt_secret", "jwks_url", "public_key") if getattr(config.authentication, name) is not None)
     return Finding("authentication", "ok", f"tokens are verified with {kind}" + ("" if auth.can_issue else "; they come from somebody else"))
 

@@ -29,6 +29,7 @@ class Demo:
     def __init__(self, *, host: str | None, port: int | None) -> None:
         """`host` and `port`: as on the command line, else REALTIME_HOST and REALTIME_PORT. Raises `Failure` for a host that others can reach."""
         self._folder = DemoFolder()
+        self._url: str | None = None
         options = {"host": check_loopback(host), "port": port if port is not None else os.environ.get("REALTIME_PORT") or 3001}
         self.server = RealtimeServer(
             **options,  # type: ignore[arg-type]
@@ -38,13 +39,15 @@ class Demo:
 
     async def begin(self) -> None:
         """Once it listens: say so in the folder, and publish the examples."""
-        self._folder.write_url(self.server.url)
+        self._url = self.server.url
+        self._folder.write_url(self._url)
         for event, data in EXAMPLES:
             await self.server.broadcaster.broadcast_to_room(DEMO_ROOM, event, data)
 
     def end(self) -> None:
-        """Once it has stopped."""
-        self._folder.remove_url(self.server.url)
+        """Once it has stopped, or did not start: then what the folder says is another demo's."""
+        if self._url is not None:
+            self._folder.remove_url(self._url)
 
     def facts(self) -> dict[str, str]:
         """What a user needs to know: addresses, a token of one hour, commands to copy."""

@@ -71,6 +71,9 @@ class Listener:
             raise self._target.explain(error, self._client.user) from None
         finally:
             self._is_closing = True
+            # From here on a further Ctrl-C ends it at once.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             await self._client.close()
@@ -133,6 +136,8 @@ class Listener:
         out.line(*parts)
 
     async def _tell_resync(self, notice: Resynced) -> None:
+        if notice.room not in self._rooms:
+            return
         # What came before it waits in the iterators: their tasks have their turn first.
         await asyncio.sleep(0)
         await asyncio.sleep(0)

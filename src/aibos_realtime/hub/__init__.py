@@ -1,0 +1,1 @@
+"""Who is here: the sockets, rooms and figures of this node, as plain objects without a network."""

@@ -272,6 +272,8 @@ class Socket:
             raise ConfigurationError(f"socket.disconnect(code={code}): allowed are 1000 and 4000–4999")
         self._host.flush()
         self.closing = True
+        if self._held:
+            self.transport.write(b"".join(self._held))
         self.transport.close(code, reason)
         self.write = _dropped
 

@@ -27,11 +27,13 @@ class Dispatcher(Generic[T]):
         self._clean = contextvars.Context()
         self._wake: asyncio.Future[None] | None = None
         self._current: asyncio.Task[None] | None = None
+        self.is_stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
         """The tasks of coroutines that are waiting for something."""
 
     def start(self) -> None:
         """Coroutines run in the present context from now on."""
+        self.is_stopping = False
         self._clean = contextvars.copy_context()
 
     def run(self, coroutine: Coroutine[Any, Any, Any], subject: T) -> None:
@@ -45,6 +47,7 @@ class Dispatcher(Generic[T]):
 
     async def stop(self) -> None:
         """Cancel what is still running, and wait for its end."""
+        self.is_stopping = True
         if self._current is not None:
             self.tasks.add(self._current)
         left = list(self.tasks)

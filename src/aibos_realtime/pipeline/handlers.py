@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
-from ..backends.base import Broker, Draft, LoggedEvent, Page
+from ..backends.base import Broker, Draft, LoggedEvent
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
@@ -201,8 +201,7 @@ class BuiltIns:
 
     async def presence(self, socket: Socket, message: ClientMessage) -> Answer:
         room_id = _parse(socket, message, RoomRequest).room_id
-        self._require_user(socket)
-        await self._authorization.require(socket.user, room_id, READ)
+        await self._require_read(socket, room_id)
         room = self._rooms.get(room_id)
         members = self._rooms.members(room) if room is not None else []
         return Answer("presence", data={"roomId": room_id, "members": members, "count": len(members)})
@@ -210,31 +209,33 @@ class BuiltIns:
     async def history(self, socket: Socket, message: ClientMessage) -> Answer:
         """A page of what can still be read: before a position (default: the end), or after one."""
         request = _parse(socket, message, HistoryRequest)
-        self._require_user(socket)
-        if is_own_stream(request.room_id):
-            self._require_read_of_stream(socket, request.room_id)
-        else:
-            await self._authorization.require(socket.user, request.room_id, READ)
+        await self._require_read(socket, request.room_id)
         if request.before is not None and request.after is not None:
             raise ProtocolError("history: give `before` or `after`, not both.")
         if not 1 <= request.limit <= HISTORY_LIMIT:
             raise ProtocolError(f"history: `limit` is 1–{HISTORY_LIMIT}.")
-        page, visible = await self._read_visible(socket, request)
+        epoch, found, more = await self._read_visible(socket, request)
         codec = socket.encoding.codec
-        events = [room_frame(event, codec) for event in visible]
-        return Answer("history", data={"roomId": request.room_id, "epoch": page.epoch, "events": events, "more": page.more})
+        events = [room_frame(event, codec) for event in found]
+        return Answer("history", data={"roomId": request.room_id, "epoch": epoch, "events": events, "more": more})
 
-    async def _read_visible(self, socket: Socket, request: HistoryRequest) -> tuple[Page, list[LoggedEvent]]:
-        """The first page with an event for this user, or the last of all: a client pages from the events that it sees."""
-        before, after = request.before, request.after
+    async def _read_visible(self, socket: Socket, request: HistoryRequest) -> tuple[str, list[LoggedEvent], bool]:
+        """(epoch, up to `limit` events for this user, whether there may be more).
+
+        Hidden events are read over: a client pages from the events that it sees, and a page without any would leave it nowhere.
+        """
+        room_id, limit, before, after = request.room_id, request.limit, request.before, request.after
+        found: list[LoggedEvent] = []
         while True:
             if after is not None:
-                page = await self._broker.read_after(request.room_id, after, request.limit)
+                page = await self._broker.read_after(room_id, after, HISTORY_LIMIT)
             else:
-                page = await self._broker.read_before(request.room_id, before, request.limit)
+                page = await self._broker.read_before(room_id, before, HISTORY_LIMIT)
             visible = [event for event in page.events if self._filters.admits(event.audience, socket.user)]
-            if visible or not page.more:
-                return page, visible
+            found = found + visible if after is not None else visible + found
+            if len(found) > limit or not page.more:
+                cut = found[:limit] if after is not None else found[-limit:]
+                return page.epoch, cut, page.more or len(found) > limit
             if after is not None:
                 after = Position(page.epoch, page.events[-1].offset)
             else:
@@ -308,6 +309,13 @@ class BuiltIns:
     def _require_user(self, socket: Socket) -> None:
         if not socket.authenticated or socket.user is None:
             raise AuthenticationError("Authenticate first.")
+
+    async def _require_read(self, socket: Socket, room_id: str) -> None:
+        self._require_user(socket)
+        if is_own_stream(room_id):
+            self._require_read_of_stream(socket, room_id)
+        else:
+            await self._authorization.require(socket.user, room_id, READ)
 
     def _require_read_of_stream(self, socket: Socket, room_id: str) -> None:
         assert socket.user is not None

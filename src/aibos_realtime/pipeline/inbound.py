@@ -246,7 +246,7 @@ class Inbound:
 
     def _fail(self, socket: Socket, message: ClientMessage, error: BaseException) -> None:
         """What went wrong, told to the sender as far as it is his: the rest is for the log, under one number."""
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError) and self.dispatcher.is_stopping:
             error = Overloaded("The server stopped before this was done; whether it was is unknown.", code="unavailable")
         ref = message.ref if message.event != "ack" else None  # that of an ack is the server's own, and not of a request
         if isinstance(error, RealtimeError) and not isinstance(error, ConfigurationError):

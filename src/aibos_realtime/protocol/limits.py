@@ -88,6 +88,8 @@ def check_value(value: object, depth: int = 0) -> None:
         if depth >= DEPTH:
             raise ProtocolError(f"The data is nested deeper than {DEPTH} levels.")
         for part in value:
+            if isinstance(value, dict) and not isinstance(part, str):
+                raise ProtocolError("The data holds a map whose keys are not text.")
             check_value(part, depth + 1)
         if isinstance(value, dict):
             for part in value.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from inspect import signature
 from typing import Any, Protocol
 
 from ..backends.base import Broker
@@ -124,16 +125,21 @@ class Sockets:
             if identity is not None:
                 self._built_ins.identify(socket, identity)
             if self._callbacks.has("connection") or not self._broker.is_immediate:
+                socket.hold_back()
                 self._spawn(self._call_handlers(socket))
             else:
                 start(self._introduce(socket))
 
     async def _call_handlers(self, socket: Socket) -> None:
-        socket.hold_back()
+        seconds = self._pool.options.connection_timeout
         try:
-            await self._callbacks.call("connection", socket)
-        except Exception:
-            logger.exception("a connection handler failed; its socket was closed")
+            async with asyncio.timeout(seconds):
+                await self._callbacks.call("connection", socket)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                logger.error("the connection handlers took longer than connection_timeout (%s s); their socket was closed", seconds)
+            else:
+                logger.exception("a connection handler failed; its socket was closed")
             socket.disconnect(CloseCode.INTERNAL, default_reason(CloseCode.INTERNAL))
             return
         await self._introduce(socket)
@@ -205,7 +211,7 @@ class Sockets:
         if own is not None:
             gone = Callbacks("socket", ("disconnect",))
             gone.add("disconnect", own)
-            gone.notify("disconnect", said)
+            gone.notify("disconnect", *([said] if signature(own).parameters else []))
         self._callbacks.notify("disconnect", socket, said)
         if not len(self._pool):
             self._emptied.set()

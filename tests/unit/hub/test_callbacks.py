@@ -12,7 +12,7 @@ from aibos_realtime.testing.clock import settle
 async def test_each_is_called_in_order_and_one_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
     callbacks, seen = Callbacks("thing", ("go",)), list[str]()
 
-    @callbacks.add("go", None)  # type: ignore[untyped-decorator]
+    @callbacks.add("go")
     def first(word: str) -> None:
         seen.append(f"first {word}")
 
@@ -54,7 +54,7 @@ def test_an_event_that_does_not_exist_and_a_callback_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match=r"thing\.on\('gone'\): there is no such event; there are: go, stop"):
         callbacks.add("gone", print)
     with pytest.raises(ConfigurationError, match="a function is expected, not int"):
-        callbacks.add("go", 5)  # type: ignore[arg-type]
+        callbacks.add("go", 5)  # type: ignore[call-overload]
     assert not callbacks.has("go")
 
 

@@ -22,8 +22,8 @@ SMALL = {"outbox_soft_bytes": 1000, "outbox_bytes": 5000}
 
 async def test_a_user_can_be_assigned_and_changed() -> None:
     async with memory_server(authorization=OPEN) as net:
-        socket = (await net.connect()).socket
-        assert not socket.authenticated
+        socket: Any = (await net.connect()).socket
+        assert (socket.user, socket.authenticated) == (None, False)
         socket.user = {"id": "ann", "role": "admin", "tenant_id": "t1", "plan": "pro"}
         assert socket.user == User("ann", "admin", "t1", {"plan": "pro"}) and socket.authenticated
         await socket.join("a")

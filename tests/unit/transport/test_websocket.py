@@ -1,0 +1,191 @@
+"""The fast path, over a stream that writes down what is done to it, and over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aibos_realtime.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, encode_frame, split_frames
+from aibos_realtime.transport import websocket
+from aibos_realtime.transport.websocket import WebSocketTransport
+
+from .test_memory import Log
+
+MASK = b"abcd"
+
+
+class Stream(asyncio.Transport):
+    """A stream in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.acts: list[str] = []
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.acts.append(f"limits {high} {low}")
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.acts.append("protocol")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def is_closing(self) -> bool:
+        return "close" in self.acts or "abort" in self.acts
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("pause_reading", "resume_reading", "close", "abort", "write_eof"):
+            return lambda: self.acts.append(name)
+        return super().__getattribute__(name)
+
+    @property
+    def frames(self) -> list[tuple[int, bytes]]:
+        return [(opcode, payload) for opcode, payload, _ in split_frames(self.written)]
+
+
+def make() -> tuple[WebSocketTransport, Stream, Log]:
+    stream, log = Stream(), Log()
+    transport = WebSocketTransport(stream, FrameReader(max_message=1000), "192.0.2.1")
+    transport.attach(log)
+    transport.take_over(b"", 1000)
+    stream.acts.clear()
+    return transport, stream, log
+
+
+def feed(transport: WebSocketTransport, data: bytes) -> None:
+    buffer = transport.get_buffer(-1)
+    buffer[: len(data)] = data
+    transport.buffer_updated(len(data))
+
+
+def frame(opcode: int, payload: bytes, **more: Any) -> bytes:
+    return encode_frame(opcode, payload, mask=MASK, **more)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(websocket, "ASSEMBLY_TIMEOUT", 0.01)
+
+
+async def until(stream: Stream, act: str) -> None:
+    async with asyncio.timeout(5):
+        while act not in stream.acts:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_taking_a_stream_over_with_bytes_that_came_early() -> None:
+    stream, log = Stream(), Log()
+    transport = WebSocketTransport(stream, FrameReader(max_message=1000), "192.0.2.1")
+    transport.attach(log)
+    transport.take_over(frame(TEXT, b"early"), 4000)
+    assert stream.acts == ["limits 4000 1000", "protocol", "resume_reading"] and log.seen == [(TEXT, b"early")]
+    assert transport.buffered() == 7 and transport.remote_address == "192.0.2.1"
+
+
+async def test_frames_in_and_out() -> None:
+    transport, stream, log = make()
+    data = frame(TEXT, b"a") + frame(BINARY, b"b") + frame(PING, b"p") + frame(PONG, b"")
+    feed(transport, data[:5])
+    feed(transport, data[5:])
+    transport.write(encode_frame(TEXT, b"out"))
+    assert log.seen == [(TEXT, b"a"), (BINARY, b"b"), (PING, b"p"), (PONG, b"")] and stream.frames == [(PONG, b"p"), (TEXT, b"out")]
+
+
+async def test_a_payload_is_a_copy_of_the_shared_buffer() -> None:
+    first, second = make(), make()
+    feed(first[0], frame(BINARY, b"one"))
+    feed(second[0], frame(BINARY, b"two"))
+    assert first[2].seen == [(BINARY, b"one")] and second[2].seen == [(BINARY, b"two")]
+
+
+async def test_the_peer_closes() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(CLOSE, close_payload(4000, "bye")) + frame(TEXT, b"late"))
+    assert stream.frames == [(CLOSE, (4000).to_bytes(2, "big"))] and log.seen == [(4000, "bye")] and "close" in stream.acts
+    transport.connection_lost(None)
+    assert log.seen == [(4000, "bye")]
+
+
+async def test_we_close_and_wait_for_the_answer_discarding_what_comes() -> None:
+    transport, stream, log = make()
+    transport.pause_reading()
+    transport.close(4503, "out")
+    transport.close(1000, "again")
+    assert stream.frames == [(CLOSE, close_payload(4503, "out"))] and stream.acts == ["pause_reading", "resume_reading"]
+    feed(transport, frame(TEXT, b"late"))
+    assert log.seen == [] and "close" not in stream.acts
+    feed(transport, frame(CLOSE, close_payload(4503)))
+    assert "close" in stream.acts
+    transport.connection_lost(None)
+    assert log.seen == [(4503, "out")]
+
+
+async def test_a_peer_that_does_not_answer_a_close_is_cut() -> None:
+    transport, stream, log = make()
+    transport.close(4001, "")
+    await until(stream, "abort")
+    transport.connection_lost(None)
+    assert log.seen == [(4001, "")]
+
+
+async def test_a_peer_that_breaks_the_protocol() -> None:
+    transport, stream, log = make()
+    feed(transport, encode_frame(TEXT, b"no mask"))
+    assert stream.frames[0][0] == CLOSE and stream.frames[0][1][:2] == (1002).to_bytes(2, "big") and log.seen[0][0] == 1002  # type: ignore[index]
+    feed(transport, frame(TEXT, b"late"))
+    assert len(log.seen) == 1
+    await until(stream, "abort")
+
+
+async def test_a_message_that_is_too_large_gets_its_close_frame_through() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x" * 1001))
+    assert stream.frames[0][1][:2] == (1009).to_bytes(2, "big") and log.seen[0][0] == 1009 and "close" not in stream.acts  # type: ignore[index]
+    transport.connection_lost(None)
+
+
+@pytest.mark.parametrize("begin", [frame(TEXT, b"x", fin=False), frame(TEXT, b"xyz")[:4]], ids=["a fragment", "half a frame"])
+async def test_a_message_that_takes_too_long(begin: bytes) -> None:
+    transport, stream, log = make()
+    feed(transport, begin)
+    async with asyncio.timeout(5):
+        while not log.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert log.seen[0][0] == 1008  # type: ignore[index]
+    transport.connection_lost(None)
+
+
+async def test_one_that_is_finished_in_time_starts_no_clock() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"a", fin=False))
+    feed(transport, frame(0, b"b"))
+    assert transport._deadline is None and log.seen == [(TEXT, b"ab")]
+
+
+async def test_a_cable_that_is_pulled() -> None:
+    transport, stream, log = make()
+    assert transport.eof_received() is False
+    transport.connection_lost(ConnectionResetError())
+    transport.connection_lost(None)
+    assert log.seen == [(1006, "")]
+
+
+async def test_a_jam_is_passed_on_and_reading_pauses_once() -> None:
+    transport, stream, log = make()
+    transport.pause_writing()
+    transport.resume_writing()
+    for _ in range(2):
+        transport.pause_reading()
+    for _ in range(2):
+        transport.resume_reading()
+    assert log.seen == ["paused", "resumed"] and stream.acts == ["pause_reading", "resume_reading"]
