@@ -75,7 +75,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Payment:
-    """Money received. `amount`: in the smallest unit of the invoice's currency."""
+    """Money received. `id`: unique within its invoice. `amount`: in the smallest unit of the invoice's currency."""
 
     id: str
     amount: int
@@ -108,9 +108,11 @@ class Invoice:
         return self._step(Status.APPROVED, Status.SENT)
 
     def pay(self, payment: Payment) -> Invoice:
-        """Once the open amount is 0 it is paid. The same payment twice is one payment."""
+        """Once the open amount is 0 it is paid. The same payment twice is one payment; one id with two amounts is a `Conflict`."""
         if payment in self.payments:
             return self
+        if any(known.id == payment.id for known in self.payments):
+            raise Conflict("A payment of this id was taken with another amount.")
         if self.status is not Status.SENT:
             raise Conflict(f"An invoice that is {self.status} takes no payment.")
         if payment.amount > self.open_amount:

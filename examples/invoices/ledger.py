@@ -54,12 +54,12 @@ class Ledger:
         return invoice
 
     async def pay(self, actor: Actor, invoice_id: str, payment: Payment) -> Invoice:
-        """A payment whose id was taken already changes nothing, and nobody hears of it twice."""
+        """A payment that was taken already changes nothing, and nobody hears of it twice."""
         actor.require(Action.PAY)
         before, invoice = await self._store.change_invoice(actor.tenant_id, invoice_id, lambda invoice: invoice.pay(payment))
         if invoice != before:
             data = {"paymentId": payment.id, "invoiceId": invoice.id, "amount": payment.amount, "openAmount": invoice.open_amount}
-            await self._publish("payment.processed", invoice, data, key=payment.id)
+            await self._publish("payment.processed", invoice, data, key=f"{invoice.id}:{payment.id}")
         return invoice
 
     async def _publish(self, event: str, invoice: Invoice, data: dict[str, Any], *, key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -82,19 +83,23 @@ async def test_chopped_into_small_segments(chop: int) -> None:
         assert [len((await connection.frame())[1]) for _ in range(4)] == [0, 125, 126, 700]
 
 
-async def test_announced_lengths_are_not_allocated() -> None:
-    for size in (2**62, 2**63 - 1):
+@pytest.mark.parametrize("size", [65537, 2**32, 2**63 - 1])
+async def test_an_announced_length_is_refused_before_its_bytes_come(size: int) -> None:
+    async with echo(max_message=65536) as connection:
+        await connection.send(bytes((0x82, 0xFF)) + size.to_bytes(8, "big") + MASK)
+        assert await failed_with(connection) == 1009
+
+
+async def test_an_announced_length_without_a_limit_costs_nothing() -> None:
+    tracemalloc.start()
+    try:
         async with echo(max_message=None) as connection:
-            await connection.send(bytes((0x82, 0xFF)) + size.to_bytes(8, "big") + MASK + b"xyz")
-            connection.write(closing_of_a_stranger())
-            await connection.send(b"more")
-        async with echo() as connection:
-            await connection.send(bytes((0x82, 0xFF)) + size.to_bytes(8, "big") + MASK)
-            assert await failed_with(connection) == 1009
-
-
-def closing_of_a_stranger() -> bytes:
-    return b"\0" * 1000
+            await connection.send(bytes((0x82, 0xFF)) + (2**62).to_bytes(8, "big") + MASK + b"a few bytes")
+            connection.writer.write_eof()
+            await connection.ended()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

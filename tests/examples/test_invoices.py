@@ -15,8 +15,8 @@ from examples.invoices.app import create_app
 from examples.invoices.store import SEED_PASSWORD
 from fastapi import FastAPI
 
-from aibos_realtime import Event, PermissionDenied, RealtimeClient, RealtimeError, ValidationError
-from aibos_realtime.server.server import RealtimeServer
+from aibos_realtime import Event, PermissionDenied, RealtimeClient, RealtimeError, RealtimeServer, ValidationError
+from aibos_realtime.cli.loading import load_server
 
 NEW = {"customer": "Acme", "amount": 1000, "currency": "USD"}
 EVENTS = ("invoice.created", "invoice.approved", "invoice.sent", "payment.processed")
@@ -179,19 +179,38 @@ async def test_no_client_can_say_that_an_invoice_was_paid(town: Town) -> None:
         await ann.client.send_message("payment.processed", {"invoiceId": "inv_1"}, room=ann.room)
 
 
-async def test_the_steps_have_one_order_and_a_repeated_payment_is_one(town: Town) -> None:
+async def test_the_steps_have_one_order(town: Town) -> None:
     ann, ben = await town.log_in("ann"), await town.log_in("ben")
     invoice = await ben.create()
     assert (await ben.post(f"/invoices/{invoice}/send", status=409))["message"] == "An invoice that is draft cannot become sent."
     await ann.post(f"/invoices/{invoice}/approve")
     await ann.post(f"/invoices/{invoice}/approve", status=409)
+    await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_1", "amount": 1000}, status=409)
     await ben.post(f"/invoices/{invoice}/send")
-    payment = {"id": "pay_1", "amount": 1000}
-    for _ in range(2):
-        assert (await ben.post(f"/invoices/{invoice}/payments", payment, status=201))["status"] == "paid"
+    assert (await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_1", "amount": 1000}, status=201))["status"] == "paid"
     await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_2", "amount": 1}, status=409)
     page = await ben.client.history(ben.room)
     assert [event.event for event in page.events if event.event in EVENTS] == list(EVENTS)
+
+
+async def test_a_repeated_payment_is_one_and_its_id_belongs_to_its_invoice(town: Town) -> None:
+    ann, ben = await town.log_in("ann"), await town.log_in("ben")
+    first, second = await ben.create(), await ben.create()
+    for invoice in (first, second):
+        await ann.post(f"/invoices/{invoice}/approve")
+        await ben.post(f"/invoices/{invoice}/send")
+        await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_1", "amount": 400}, status=201)
+    await ben.post(f"/invoices/{first}/payments", {"id": "pay_2", "amount": 500}, status=201)
+    assert (await ben.post(f"/invoices/{first}/payments", {"id": "pay_1", "amount": 400}, status=201))["openAmount"] == 100
+    assert (await ben.post(f"/invoices/{first}/payments", {"id": "pay_1", "amount": 50}, status=409))["code"] == "conflict"
+    page = await ben.client.history(ben.room)
+    paid = [(event.data["invoiceId"], event.data["paymentId"]) for event in page.events if event.event == "payment.processed"]
+    assert paid == [(first, "pay_1"), (second, "pay_1"), (first, "pay_2")]
+
+
+def test_the_command_line_finds_the_server_in_the_app() -> None:
+    server, path = load_server("examples.invoices.app:app")
+    assert isinstance(server, RealtimeServer) and path == "/realtime"
 
 
 async def test_a_wrong_password_or_no_token_gets_401(town: Town) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aibos_realtime import RealtimeServer
-from aibos_realtime.protocol.frames import CLOSE, PONG, TEXT, close_payload, encode_frame, parse_close
+from aibos_realtime.protocol.frames import CLOSE, TEXT, close_payload, encode_frame, parse_close
 
 PATIENCE = 5.0
 """Seconds after which something that should have come is taken not to come."""
@@ -136,9 +136,9 @@ class Raw:
 
     def reset(self) -> None:
         """End with a TCP reset instead of a goodbye."""
-        handle: socket.socket = self.writer.get_extra_info("socket")
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        self.writer.transport.abort()
+        if not self.writer.transport.is_closing():
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            self.writer.transport.abort()
 
 
 def text(message: Any) -> bytes:
@@ -220,10 +220,14 @@ async def serving(**options: Any) -> AsyncIterator[RealtimeServer]:
         await server.stop(drain=0)
 
 
+async def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
+    """Wait for what nobody announces, with a look every few milliseconds."""
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.wait((never,), timeout=0.005)
+
+
 async def echoes(connection: Raw) -> None:
     """A canary: fails unless a `ping` of the protocol is answered."""
     assert (await connection.ask("ping"))["event"] == "pong"
-
-
-def pongs(frames: list[tuple[int, bytes]]) -> int:
-    return sum(opcode == PONG for opcode, _ in frames)

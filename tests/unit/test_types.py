@@ -14,6 +14,4 @@ def test_every_name_is_there_and_the_same_as_where_it_lives() -> None:
 
 
 def test_the_names_of_the_contract() -> None:
-    assert {"EventHandler", "User", "Room", "RoomInfo", "Event", "Position", "Receipt", "ConnectionMetrics", "Instance"} <= set(
-        types.__all__
-    )
+    assert {"EventHandler", "User", "Room", "RoomInfo", "Event", "Position", "Receipt", "ConnectionMetrics", "Instance"} <= set(types.__all__)

@@ -147,13 +147,9 @@ class Theatre:
         if isinstance(value, list):
             return [self._fill(part) for part in value]
         if isinstance(value, str) and (token := TOKEN.fullmatch(value)):
-            user_id, role, tenant_id = (*[part.strip() for part in token[1].split(",")], "user", "1")[:3] if "," not in token[1] else self._claims(token[1])
-            return self.net.server.auth.issue(user_id=user_id, role=role, tenant_id=tenant_id)
+            given = dict(zip(("user_id", "role", "tenant_id"), (part.strip() for part in token[1].split(",")), strict=False))
+            return self.net.server.auth.issue(**{"role": "user", "tenant_id": "1"} | given)
         return self.bound.get(value, value) if isinstance(value, str) else value
-
-    def _claims(self, text: str) -> tuple[str, str, str]:
-        given = [part.strip() for part in text.split(",")]
-        return given[0], given[1], given[2] if len(given) > 2 else "1"
 
     def _encode(self, message: Any) -> str | bytes:
         return msgspec.msgpack.encode(message) if self.codec == "msgpack" else msgspec.json.encode(message).decode()

@@ -13,7 +13,7 @@ NAME = "aibos-realtime"
 def program() -> str:
     """`aibos-realtime` where that finds this program, else the path that does: `.venv/bin/aibos-realtime`, `.venv/bin/python -m aibos_realtime`."""
     called = sys.argv[0]
-    if os.path.basename(called) == "__main__.py":
+    if called.endswith(os.path.join("aibos_realtime", "__main__.py")):
         return f"{_shortest(sys.executable)} -m aibos_realtime"
     return _shortest(called) if os.path.basename(called).startswith(NAME) else NAME
 

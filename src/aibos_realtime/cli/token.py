@@ -30,7 +30,7 @@ def token(
     ] = None,
     secret_file: Annotated[Path | None, typer.Option(help="File that holds the server's secret.", metavar="FILE")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="For the demo of this folder, also where JWT_SECRET is set.")] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file of the server (audience, issuer, …).", metavar="FILE")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of the server (for audience and issuer).", metavar="FILE")] = None,
     env_file: Annotated[Path | None, typer.Option(help="File of variables.  [default: .env]", metavar="FILE")] = None,
 ) -> None:
     """Print a token for a user.

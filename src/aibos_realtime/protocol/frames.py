@@ -96,6 +96,10 @@ class FrameReader:
         """A frame or a fragmented message has begun and not ended: somebody should be counting the seconds."""
         return self._tail is not None or self._assembly is not None
 
+    def skip_data(self) -> None:
+        """From here on only control frames count: data frames are checked and passed over, neither unmasked nor inflated nor kept."""
+        self._max_quick = -1
+
     def feed(self, data: bytes | memoryview) -> list[tuple[int, bytes]]:
         """Take what was received; return the messages and control frames that it completes, in order, as `(opcode, payload)`.
 
@@ -168,6 +172,9 @@ class FrameReader:
         end = begin + length
         if size < end:
             return self._wait(chunk, at, end - at)
+        if self._max_quick < 0 and not first & 8:
+            self._assembly = None if first & _FIN else self._assembly or _Assembly(first & 15, False)
+            return end
         payload = bytes(chunk[begin:end]) if not self._masked else apply_mask(memoryview(chunk)[begin:end], chunk[begin - 4 : begin])
         if first & 8:
             self._take_control(first & 15, payload, messages)

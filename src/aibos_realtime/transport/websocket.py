@@ -155,6 +155,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             return
         self._closing = True
         self._close = close
+        self._reader.skip_data()
         self._stream.write(encode_frame(CLOSE, payload))
         if not self._reading:
             self.resume_reading()

@@ -137,6 +137,8 @@ def test_any_bytes_are_a_message_or_a_protocol_error(codec: Codec, noise: bytes,
     whole = write(codec, {"event": "note", "data": {"a": [1, "b"]}, "ref": 5, "room": "r"})
     at = data.draw(st.integers(0, len(whole)))
     for payload in (noise, whole[:at], whole[:at] + noise, whole[:at] + noise + whole[at + len(noise) :]):
+        if codec is JSON and payload.decode(errors="replace").encode() != payload:
+            continue  # a text frame is proven UTF-8 before it comes here
         try:
             message = codec.decode(payload)
             json.loads(codec.to_json(message.data))

@@ -1,0 +1,119 @@
+"""`check`: what it finds on this machine, and how it says so."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from aibos_realtime.cli.checks import check_certificate, check_descriptors, check_environment, check_loop, check_port
+from aibos_realtime.config import RealtimeConfig
+
+from .conftest import SECRET, Command
+
+
+@pytest.fixture(autouse=True)
+def _be_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration with which everything is well."""
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    monkeypatch.setenv("REALTIME_PORT", "0")
+    monkeypatch.setenv("REALTIME_HOST", "127.0.0.1")
+
+
+def run_json(command: Command, *words: str) -> tuple[int, dict[str, Any]]:
+    ended = command("check", "--json", *words)
+    assert ended.out.count("\n") == 1 and SECRET not in ended.out + ended.err
+    return ended.code, json.loads(ended.out)
+
+
+def status_of(found: dict[str, Any], name: str) -> str:
+    return next(f"{one['status']}: {one['message']}" for one in found["checks"] if one["name"] == name)
+
+
+def test_all_is_well(command: Command) -> None:
+    ended = command("check")
+    assert ended.code == 0 and ended.err == ""
+    assert SECRET not in ended.out and f"hidden ({len(SECRET)} bytes)" in ended.out and "environment JWT_SECRET" in ended.out
+    assert "\x1b" not in ended.out and "\nfailed" not in ended.out
+    code, found = run_json(command)
+    assert code == 0 and found["ok"] is True
+    assert {"name": "port", "shown": "0", "source": "environment REALTIME_PORT"} in found["values"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name", "says"),
+    [
+        ("JWT_SECRET", "", "authentication", "failed: authentication.jwt_secret: none was given"),
+        ("JWT_SECRET", "your_jwt_secret", "authentication", "failed: authentication.jwt_secret: a secret known from documentation"),
+        ("JWT_SECRET", "short", "authentication", "failed: authentication.jwt_secret: 5 bytes were given"),
+        ("REALTIME_PORT", "abc", "configuration", "failed: port: 'abc' was given"),
+        ("ENABLE_SCALING", "true", "configuration", "failed: scaling.enabled: several nodes"),
+        ("REALTIME_HOST", "no-such-host.invalid", "port", "failed: the host no-such-host.invalid is not known"),
+        ("REALTIME_PROT", "1", "environment", "warning: REALTIME_PROT is set, and nothing reads it; did you mean REALTIME_PORT?"),
+        ("REDIS_URL", "redis://localhost", "environment", "warning: REDIS_URL is set"),
+        ("DATABASE_URL", "sqlite:///a.db", "store", "warning: persistence.database.url is set"),
+    ],
+)
+def test_a_fault_is_found(command: Command, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, name: str, says: str) -> None:
+    monkeypatch.setenv(variable, value)
+    code, found = run_json(command)
+    assert status_of(found, name).startswith(says)
+    assert code == (1 if says.startswith("failed") else 0) and found["ok"] is (code == 0)
+
+
+def test_what_failed_is_said_once_more_on_stderr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "short")
+    ended = command("check")
+    assert ended.code == 1 and "1 of 4 checks failed" in ended.err
+    assert ended.out.count("authentication.jwt_secret: 5 bytes were given") == 1
+
+
+def test_a_wrong_option_of_a_file_is_found(command: Command, folder: Path) -> None:
+    (folder / "realtime.toml").write_text("[cors]\norign = []\n")
+    code, found = run_json(command, "--config", "realtime.toml")
+    assert code == 1 and status_of(found, "configuration") == "failed: cors.orign: there is no such option; did you mean 'origin'?"
+    assert command("check", "--config", "nowhere.toml").code == 2
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert check_port("127.0.0.1", port).message == f"127.0.0.1:{port} is taken: does the server run already?"
+    assert check_port("127.0.0.1", port).status == "ok"
+    assert check_port("203.0.113.7", 3001).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("connections", "limit", "status"),
+    [(1000, 1024, "ok"), (1000, 1023, "failed"), (None, 1024, "warning"), (1_000_000, resource.RLIM_INFINITY, "ok")],
+)
+def test_descriptors(connections: int | None, limit: int, status: str) -> None:
+    found = check_descriptors(connections, limit)
+    assert found.status == status
+    assert status != "failed" or found.message.endswith("ulimit -n 1024")
+
+
+def test_the_event_loop() -> None:
+    assert check_loop(True).message == "uvloop" and check_loop(False).status == "warning"
+
+
+def test_a_certificate(folder: Path) -> None:
+    expiry = datetime(2030, 1, 1, tzinfo=UTC)
+    trustme.CA().issue_cert("localhost", not_after=expiry).private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    config = RealtimeConfig.parse("", {"tls": {"certificate": folder / "server.pem"}})
+    assert check_certificate(config, expiry - timedelta(days=100)).status == "ok"
+    assert check_certificate(config, expiry - timedelta(days=13)).status == "warning"
+    assert check_certificate(config, expiry + timedelta(days=3)).message.endswith("server.pem expired 3 days ago: renew it")
+    (folder / "server.pem").write_text("nothing")
+    assert check_certificate(config, expiry).message.endswith("cannot be read (it is no PEM certificate)")
+
+
+def test_variables_of_others_are_none_of_ours() -> None:
+    environment = {"REALTIME_URL": "ws://localhost", "REALTIME_TOKEN": "abc", "JWT_SECRET": SECRET, "JWT_ISSUER": "x", "PATH": "/bin"}
+    assert check_environment(environment) == []

@@ -1,0 +1,67 @@
+"""`serve` up to the point where it would listen: each mistake is one sentence that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aibos_realtime.cli.serve import print_banner, server_from_environment
+from aibos_realtime.server.server import RealtimeServer
+
+from .conftest import SECRET, Command
+
+
+def test_without_a_secret_it_says_how_to_make_one(command: Command) -> None:
+    ended = command("serve")
+    assert ended.code == 2 and ended.out == ""
+    assert "authentication.jwt_secret: none was given" in ended.err
+    assert "export JWT_SECRET=" in ended.err and "serve --demo" in ended.err
+
+
+@pytest.mark.parametrize("secret", ["your_jwt_secret", "too-short-to-be-good"])
+def test_a_weak_secret_is_refused_and_not_shown(command: Command, monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("JWT_SECRET", secret)
+    ended = command("serve")
+    assert ended.code == 2 and "authentication.jwt_secret: " in ended.err and secret not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config", "realtime.toml"], "--config: there is no file realtime.toml"),
+        (["--env-file", "production.env"], "--env-file: there is no file production.env"),
+        (["ours:server", "--config", "realtime.toml"], "ours:server is configured where it is made: leave --config away"),
+        (["ours_nowhere:server"], "There is no module 'ours_nowhere'"),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence(command: Command, words: list[str], says: str) -> None:
+    ended = command("serve", *words)
+    assert ended.code == 2 and says in ended.err and "Traceback" not in ended.err
+
+
+def test_a_variable_is_named_where_its_value_is_wrong(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    monkeypatch.setenv("REALTIME_PORT", "abc")
+    ended = command("serve")
+    assert ended.code == 2 and "port: 'abc' was given" in ended.err and "REALTIME_PORT" in ended.err
+
+
+def test_options_win_over_the_environment_and_that_over_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "realtime.toml").write_text('host = "127.0.0.1"\nport = 4000\n[rooms]\nmax_rooms = 7\n')
+    (folder / "production.env").write_text(f"JWT_SECRET={SECRET}\nREALTIME_PORT=4001\n")
+    files = (folder / "realtime.toml", folder / "production.env")
+    server = server_from_environment(None, None, *files)
+    assert (server.config.host, server.config.port, server.config.rooms.max_rooms) == ("127.0.0.1", 4001, 7)
+    monkeypatch.setenv("REALTIME_PORT", "4002")
+    assert server_from_environment(None, None, *files).config.port == 4002
+    assert server_from_environment("::1", 4003, *files).url == "ws://[::1]:4003"
+
+
+def test_the_banner_names_the_address_and_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    server = RealtimeServer(port=4004, authentication={"jwt_secret": SECRET})
+    print_banner(server, "/realtime")
+    shown = capsys.readouterr().out
+    assert "aibos-realtime listens on ws://localhost:4004/realtime (from every network of this machine)." in shown
+    assert "aibos-realtime listen tenant_TENANT --url ws://localhost:4004/realtime" in shown
+    assert "http://localhost:4004/realtime/health" in shown and SECRET not in shown
