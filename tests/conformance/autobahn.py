@@ -62,9 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aibos-realtime" / "autobahn"
     parser = argparse.ArgumentParser(description="Run the Autobahn testsuite against a running echo server.")
     parser.add_argument("--url", required=True, help="the server, such as ws://127.0.0.1:9001")
-    parser.add_argument(
-        "--cases", default=DEFAULT_CASES, help="comma-separated patterns; default: all but sections 12 and 13 (deflate: ten minutes)"
-    )
+    parser.add_argument("--cases", default=DEFAULT_CASES, help="comma-separated patterns; default: all but sections 12 and 13 (deflate: ten minutes)")
     parser.add_argument("--exclude", default="", help="comma-separated patterns of cases to leave out")
     parser.add_argument("--cache", type=Path, default=cache, help="where the suite is installed once (default: %(default)s)")
     parser.add_argument("--report", type=Path, help="where the report goes (default: CACHE/report); replaced if it is one already")

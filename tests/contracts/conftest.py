@@ -7,9 +7,9 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.contracts.peer import SECRET, serving
 
 from aibos_realtime import RealtimeServer
+from tests.contracts.peer import SECRET, serving
 
 TOKEN = re.compile(r"eyJ[\w-]{8,}|[\w-]{16,}\.[\w-]{16,}\.[\w-]{16,}")
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.contracts.peer import SECRET
 
 import aibos_realtime
 import aibos_realtime.types
@@ -50,6 +49,7 @@ from aibos_realtime import (
     WebSocketAuth,
     WebSocketAuthorization,
 )
+from tests.contracts.peer import SECRET
 
 AUTHENTICATION = {"jwt_secret": SECRET}
 

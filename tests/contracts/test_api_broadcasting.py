@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.contracts.peer import Peer, connecting, joined, serving
 
 from aibos_realtime import (
     ConfigurationError,
@@ -22,6 +21,7 @@ from aibos_realtime import (
 from aibos_realtime.backends.memory.broker import MemoryBroker
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.types import Position, Receipt, User
+from tests.contracts.peer import Peer, connecting, joined, serving
 
 ROOM = "tenant_1"
 

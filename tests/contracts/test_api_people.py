@@ -10,7 +10,6 @@ from typing import Any
 import jwt
 import pytest
 import websockets
-from tests.contracts.peer import SECRET, connecting, joined, serving
 
 from aibos_realtime import (
     AuthenticationError,
@@ -28,6 +27,7 @@ from aibos_realtime import (
 )
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.types import ConnectionMetrics, User
+from tests.contracts.peer import SECRET, connecting, joined, serving
 
 AUTH = {"jwt_secret": SECRET}
 

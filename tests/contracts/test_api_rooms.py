@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.contracts.peer import joined, serving, until
 
 from aibos_realtime import (
     ConfigurationError,
@@ -21,6 +20,7 @@ from aibos_realtime import (
 )
 from aibos_realtime.testing.clock import ManualClock, settle
 from aibos_realtime.types import Room, RoomInfo
+from tests.contracts.peer import joined, serving, until
 
 
 def record(rooms: RoomManager) -> list[tuple[Any, ...]]:

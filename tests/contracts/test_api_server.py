@@ -12,7 +12,6 @@ import pytest
 import websockets
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from tests.contracts.peer import connecting, joined, make_server, serving, until
 
 from aibos_realtime import (
     AuthenticationError,
@@ -26,6 +25,7 @@ from aibos_realtime import (
     Socket,
 )
 from aibos_realtime.types import User
+from tests.contracts.peer import connecting, joined, make_server, serving, until
 
 
 async def socket_of(server: RealtimeServer, user_id: str) -> Socket:

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.contracts.peer import PROTOCOL, connecting, joined, serving, until
 
 from aibos_realtime import RealtimeServer, RequestTimeout, Socket
 from aibos_realtime.server.handshake import Arrival
 from aibos_realtime.transport.memory import MemoryTransport
+from tests.contracts.peer import PROTOCOL, connecting, joined, serving, until
 
 
 async def test_answers_come_in_the_order_of_the_requests(server: RealtimeServer) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec.msgpack as pack
 import pytest
 import websockets
-from tests.contracts.peer import PROTOCOL, SECRET, Peer, connecting, joined, open_by_hand, read_frame, serving
 
 from aibos_realtime import RealtimeServer
 from aibos_realtime.testing.clock import ManualClock
+from tests.contracts.peer import PROTOCOL, SECRET, Peer, connecting, joined, open_by_hand, read_frame, serving
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from tests.contracts.peer import PATIENCE, PROTOCOL, Peer, connecting, joined, open_by_hand, read_frame, serving
 
 from aibos_realtime import (
     BrokerUnavailable,
@@ -29,6 +28,7 @@ from aibos_realtime import (
 from aibos_realtime.backends.base import Draft, Receipt
 from aibos_realtime.backends.memory.broker import MemoryBroker
 from aibos_realtime.testing.clock import ManualClock
+from tests.contracts.peer import PATIENCE, PROTOCOL, Peer, connecting, joined, open_by_hand, read_frame, serving
 
 BASE = {"code", "message", "retryable"}
 

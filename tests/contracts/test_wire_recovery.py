@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from tests.contracts.peer import PROTOCOL, Message, Peer, connecting, joined, serving
 
 from aibos_realtime import RealtimeServer
 from aibos_realtime.server.handshake import Arrival
 from aibos_realtime.transport.memory import MemoryTransport
+from tests.contracts.peer import PROTOCOL, Message, Peer, connecting, joined, serving
 
 ROOM = "tenant_1"
 SOMEWHERE = {"epoch": "e", "offset": 1}

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from tests.contracts.peer import Peer, connecting, joined, serving
 
 from aibos_realtime import RealtimeServer
+from tests.contracts.peer import Peer, connecting, joined, serving
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)")
 

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from examples.invoices.app import create_app
-from examples.invoices.store import SEED_PASSWORD
 from fastapi import FastAPI
 
 from aibos_realtime import Event, PermissionDenied, RealtimeClient, RealtimeError, RealtimeServer, ValidationError
 from aibos_realtime.cli.loading import load_server
+from examples.invoices.app import create_app
+from examples.invoices.store import SEED_PASSWORD
 
 NEW = {"customer": "Acme", "amount": 1000, "currency": "USD"}
 EVENTS = ("invoice.created", "invoice.approved", "invoice.sent", "payment.processed")

@@ -157,9 +157,7 @@ def closing(code: int = 1000) -> bytes:
 
 
 @asynccontextmanager
-async def raw(
-    port: int, *, receive_bytes: int | None = None, source: str | None = None, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Raw]:
+async def raw(port: int, *, receive_bytes: int | None = None, source: str | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
     """A TCP connection to a port of this machine. `receive_bytes`: size of the kernel's buffer; `source`: the address to come from."""
     handle = socket.socket()
     handle.setblocking(False)
@@ -169,7 +167,9 @@ async def raw(
         handle.bind((source, 0))
     async with asyncio.timeout(PATIENCE):
         await asyncio.get_running_loop().sock_connect(handle, ("127.0.0.1", port))
-        reader, writer = await asyncio.open_connection(sock=handle, ssl=tls, server_hostname="localhost" if tls else None, limit=receive_bytes or 65536)
+        reader, writer = await asyncio.open_connection(
+            sock=handle, ssl=tls, server_hostname="localhost" if tls else None, limit=receive_bytes or 65536
+        )
     try:
         yield Raw(reader, writer)
     finally:

@@ -964,10 +964,7 @@ async def test_a_slow_consumer_costs_the_callbacks_nothing() -> None:
         while True:
             message = await peer.expect("history")
             after = message["data"]["after"]["offset"]
-            page = [
-                {"event": "tick", "room": ROOM, "offset": n, "id": f"id-{n}", "data": {"n": n}}
-                for n in range(after + 1, min(after + 9, 21))
-            ]
+            page = [{"event": "tick", "room": ROOM, "offset": n, "id": f"id-{n}", "data": {"n": n}} for n in range(after + 1, min(after + 9, 21))]
             await peer.answer(message, "history", {"roomId": ROOM, "epoch": "e1", "events": page, "more": after + 9 < 21})
 
     async with ScriptedServer(step) as server:
@@ -1340,9 +1337,7 @@ async def test_an_upgrade_to_an_extension_nobody_offered_is_no_connection() -> N
         key = request.headers["Sec-WebSocket-Key"]
         accept = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
-        await peer.write(
-            ("\r\n".join([*lines, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"]) + "\r\n\r\n").encode()
-        )
+        await peer.write(("\r\n".join([*lines, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"]) + "\r\n\r\n").encode())
         await peer.hang()
 
     async with ScriptedServer(step) as server:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import jwt
 import pytest
-from tests.network.processes import DEADLINE, Process, Server, clean_environment, read_json, run
 
 from aibos_realtime.cli.exits import ExitCode
 from aibos_realtime.cli.logs import LISTENING
+from tests.network.processes import DEADLINE, Process, Server, clean_environment, read_json, run
 
 SECRET = "only-for-the-tests-of-the-command-line"
 EVENT = '{"invoiceId": "inv_001", "amount": 1000, "currency": "USD"}'

@@ -169,7 +169,8 @@ async def test_no_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"handshakes_per_second": 1}, {"handshakes_per_second_per_address": 1, "handshakes_burst_per_address": 2}, {"connections_per_address": 2}]
+    "limits",
+    [{"handshakes_per_second": 1}, {"handshakes_per_second_per_address": 1, "handshakes_burst_per_address": 2}, {"connections_per_address": 2}],
 )
 async def test_too_many(limits: dict[str, Any]) -> None:
     clock = ManualClock()
@@ -430,7 +431,12 @@ async def remote_address(server: RealtimeServer, *further: str) -> str:
 
 async def test_forwarded_addresses_are_believed_from_trusted_proxies_alone() -> None:
     forwarded = "X-Forwarded-For: 203.0.113.9, 198.51.100.7"
-    for trusted, expected in (([], "127.0.0.1"), (["10.0.0.0/8"], "127.0.0.1"), (["127.0.0.1"], "198.51.100.7"), (["127.0.0.0/8", "198.51.100.0/24"], "203.0.113.9")):
+    for trusted, expected in (
+        ([], "127.0.0.1"),
+        (["10.0.0.0/8"], "127.0.0.1"),
+        (["127.0.0.1"], "198.51.100.7"),
+        (["127.0.0.0/8", "198.51.100.0/24"], "203.0.113.9"),
+    ):
         gone = asyncio.Event()
         async with serving(trusted_proxies=trusted) as server:
             server.on("disconnect", lambda socket, reason, gone=gone: gone.set())

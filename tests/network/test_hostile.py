@@ -91,7 +91,9 @@ def brief_close(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_400_000_fragments(payload: bytes) -> None:
     async with arena() as (server, _), upgraded(server.port) as attacker:
         await attacker.message("connected")
-        sending = asyncio.ensure_future(flood(attacker, frame(TEXT, payload, fin=False) + frame(CONTINUATION, payload, fin=False) * 10_000, 3_000_000))
+        sending = asyncio.ensure_future(
+            flood(attacker, frame(TEXT, payload, fin=False) + frame(CONTINUATION, payload, fin=False) * 10_000, 3_000_000)
+        )
         assert await attacker.close_code() == 1009
         await attacker.ended()
         await sending
@@ -590,7 +592,7 @@ ODD_DATA = {
     "__proto__": '{"__proto__":{"admin":true}}',
     "a member twice": '{"a":1,"a":2}',
     "right to left": '"\\u202e\\u200b"',
-    "SQL": "\"'; DROP TABLE events; --\"",
+    "SQL": '"\'; DROP TABLE events; --"',
     "32 levels": "[" * 32 + "]" * 32,
 }
 

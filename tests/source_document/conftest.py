@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from tests.contracts.peer import SECRET, serving
 
 from aibos_realtime import RealtimeClient, RealtimeServer
+from tests.contracts.peer import SECRET, serving
 
 Connect = Callable[..., AbstractAsyncContextManager[RealtimeClient]]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tests.contracts.peer import connecting
-
 from aibos_realtime import RealtimeServer, Socket, WebSocketAuth, WebSocketAuthorization
+from tests.contracts.peer import connecting
 
 
 async def test_websocket_authentication(realtime_server: RealtimeServer) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts.peer import SECRET
 
 from aibos_realtime import ConfigurationError, RealtimeClient, RealtimeConfig, RealtimeServer
+from tests.contracts.peer import SECRET
 
 ENV = """\
 # Realtime Configuration

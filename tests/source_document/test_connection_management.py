@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contracts.peer import serving
-from tests.source_document.conftest import Connect
 
 from aibos_realtime import ConnectionLimitExceeded, ConnectionMonitor, ConnectionPool, RealtimeClient, RealtimeServer
+from tests.contracts.peer import serving
+from tests.source_document.conftest import Connect
 
 
 async def test_connection_pool(realtime_server: RealtimeServer, connect: Connect) -> None:

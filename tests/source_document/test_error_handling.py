@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.contracts.peer import SECRET, make_server
-from tests.source_document.conftest import Connect
 
 from aibos_realtime import AuthenticationError, ConnectionError, RealtimeClient, RealtimeError, RealtimeServer
+from tests.contracts.peer import SECRET, make_server
+from tests.source_document.conftest import Connect
 
 
 async def send(realtime_client: RealtimeClient) -> str:

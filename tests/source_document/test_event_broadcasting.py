@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.source_document.conftest import Connect
 
 from aibos_realtime import Event, EventBroadcaster, RealtimeClient, RealtimeServer, RoomManager
+from tests.source_document.conftest import Connect
 
 INVOICE = {"invoiceId": "inv_001", "amount": 1000, "currency": "USD"}
 NOTIFICATION = {"type": "info", "message": "Invoice created successfully"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.source_document.conftest import Connect
 
 from aibos_realtime import GuestsNotAllowed, RealtimeServer, RoomFull, RoomManager, RoomNotFound
 from aibos_realtime.testing.clock import ManualClock, settle
+from tests.source_document.conftest import Connect
 
 
 async def test_room_operations() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contracts.peer import serving
 
 from aibos_realtime import LoadBalancer, NoInstanceAvailable, RealtimeClient
+from tests.contracts.peer import serving
 
 INSTANCES = ["ws://instance1:3001", "ws://instance2:3001", "ws://instance3:3001"]
 

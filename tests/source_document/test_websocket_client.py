@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.contracts.peer import until
-from tests.source_document.conftest import Connect
 
 from aibos_realtime import ConnectionError, RealtimeClient, RealtimeServer, Socket, UnknownEvent
+from tests.contracts.peer import until
+from tests.source_document.conftest import Connect
 
 INVOICE = {"invoiceId": "inv_001", "amount": 1000, "currency": "USD"}
 

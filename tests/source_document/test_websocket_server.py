@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import websockets
-from tests.contracts.peer import connecting, until
 
 from aibos_realtime import EventHandler, RealtimeClient, RealtimeServer, RoomLimitExceeded, Socket
 from aibos_realtime.types import User
+from tests.contracts.peer import connecting, until
 
 
 async def test_server_configuration() -> None:

@@ -96,7 +96,8 @@ class Broker(Protocol):
         """
 
     async def position(self, room: str) -> Position:
-        """Where the room's log ends; offset 0: nothing yet, and the epoch holds for the first event to come."""
+        """Where the room's log ends. Offset 0: nothing yet, and the epoch is that of the first event to come, unless the broker forgets rooms
+        before."""
 
     async def read_after(self, room: str, after: Position, limit: int) -> Page:
         """The events right after a position, up to `limit`, none missing in between.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..auth.user import User
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, ConnectionLimitExceeded
 from ..metrics import Metrics
 from ..options import Count, Options, Seconds
+from ..protocol.limits import ALL
+from .departed import Departed
 from .socket import Socket
+
+RECOVERY_WINDOW = 300.0
+"""Seconds for which the stream of everybody can be recovered."""
 
 _NORMAL_ENDS = frozenset({1000, 1001, 1005, 4001, 4011})
 
@@ -50,6 +56,7 @@ class ConnectionPool:
             raise ConfigurationError("connections.heartbeat_timeout: must be longer than heartbeat_interval")
         self.metrics = metrics or Metrics()
         self.clock = clock
+        self._departed = Departed(RECOVERY_WINDOW)
         self._by_id: dict[str, Socket] = {}
         self._by_user: dict[str, dict[Socket, None]] = {}
 
@@ -83,6 +90,8 @@ class ConnectionPool:
         if socket is None:
             return None
         self.unbind(socket)
+        if socket.user is not None and socket.user.id not in self._by_user:
+            self._departed.note(ALL, socket.user, self.clock.monotonic())
         self.metrics.connections_ended += 1
         self.metrics.connections_failed += code not in _NORMAL_ENDS
         self.metrics.close_codes[code] += 1
@@ -102,6 +111,12 @@ class ConnectionPool:
 
     def count_user_connections(self, user_id: str) -> int:
         return len(self._by_user.get(user_id, ()))
+
+    def users_within_reach(self, window: float) -> list[User]:
+        """The users of this node who are connected, or gone for less than `window` seconds."""
+        users = {socket.user.id: socket.user for socket in self._by_id.values() if socket.user is not None}
+        gone = self._departed.users(ALL, self.clock.monotonic(), window)
+        return [*users.values(), *(user for user in gone if user.id not in users)]
 
     def bind(self, socket: Socket) -> None:
         """Let a connection be found by its user."""

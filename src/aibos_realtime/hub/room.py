@@ -46,7 +46,7 @@ class Presence:
 class Room:
     """Members are sockets, grouped by the encoding of their frames: one frame is built per group."""
 
-    __slots__ = ("created_at", "departed", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
+    __slots__ = ("created_at", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
 
     def __init__(self, room_id: str, name: str, type: str, settings: RoomSettings, created_at: float) -> None:
         self.id = room_id
@@ -59,8 +59,6 @@ class Room:
         """Sockets on their way in: live events wait here for them (None: they read the log, nothing needs to wait)."""
         self.users: dict[str, Presence] = {}
         self.watchers: dict[Socket, None] = {}
-        self.departed: dict[str, tuple[User, float]] = {}
-        """Users who left, and when (monotonic): a filter decided at publish counts them while they may still recover."""
         self.empty_timer: Timer | None = None
 
     def __repr__(self) -> str:

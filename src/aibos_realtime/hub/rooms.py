@@ -21,6 +21,7 @@ from ..protocol.limits import check_name, is_own_stream
 from ..protocol.messages import Member
 from .callbacks import Callbacks
 from .connections import ConnectionPool
+from .departed import Departed
 from .room import Presence, Room, RoomInfo, RoomSettings
 from .socket import Socket
 
@@ -76,6 +77,7 @@ class RoomManager:
         self.options = RoomOptions.parse("rooms", given)
         self._clock = clock
         self._rooms: dict[str, Room] = {}
+        self._departed = Departed(max([300.0, *(found.history_ttl for found in self.options.patterns.values())]))
         self._callbacks = Callbacks("rooms", ("room.created", "room.destroyed", "user.joined", "user.left"))
         self._pool: ConnectionPool | None = None
         self._flush: Callable[[str], None] = lambda room_id: None
@@ -244,12 +246,10 @@ class RoomManager:
     def users_within_reach(self, room_id: str) -> list[User]:
         """The users of a room who are present, or gone for less than the recovery window."""
         room = self._rooms.get(room_id)
-        if room is None:
-            return []
-        horizon = self._clock.monotonic() - self.pattern(room_id).history_ttl
-        room.departed = {user_id: found for user_id, found in room.departed.items() if found[1] > horizon}
-        present = [presence.user or User(id=user_id) for user_id, presence in room.users.items()]
-        return present + [user for user_id, (user, _) in room.departed.items() if user_id not in room.users]
+        users = room.users if room is not None else {}
+        present = [presence.user or User(id=user_id) for user_id, presence in users.items()]
+        gone = self._departed.users(room_id, self._clock.monotonic(), self.pattern(room_id).history_ttl)
+        return present + [user for user in gone if user.id not in users]
 
     # — inside —
 
@@ -293,7 +293,6 @@ class RoomManager:
             if room.settings.max_users is not None and len(room.users) >= room.settings.max_users:
                 raise RoomFull(f"The room has as many users as it may have: {room.settings.max_users}.")
             presence = room.users[user_id] = Presence(user, self._clock.now())
-            room.departed.pop(user_id, None)
             if room.empty_timer is not None:
                 room.empty_timer.cancel()
                 room.empty_timer = None
@@ -307,8 +306,8 @@ class RoomManager:
         if presence.sockets > 0 or presence.held:
             return
         del room.users[user_id]
-        if presence.user is not None and len(room.departed) < 10_000:
-            room.departed[user_id] = (presence.user, self._clock.monotonic())
+        if presence.user is not None:
+            self._departed.note(room.id, presence.user, self._clock.monotonic())
         self._callbacks.notify("user.left", room.id, user_id)
         self._tell_watchers(room, "user.left", _member(user_id, presence))
         if room.is_empty:

@@ -18,9 +18,11 @@ from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer, Encoding
 from ..protocol.frames import PING, encode_frame, is_close_code
 from ..protocol.limits import check_name
-from ..protocol.messages import ClientMessage
+from ..protocol.messages import RESERVED, ClientMessage
 from ..transport.base import Transport
 from .outbox import Outbox, OutboxLimits
+
+_OWN_HANDLERS = ("authenticate", "join-room", "leave-room", "history", "presence", "disconnect")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +108,7 @@ class Socket:
         self.token_id: str | None = None
         self.token_issued_at: float | None = None
         self.write: Callable[[bytes], None] = transport.write
-        self._held: list[bytes] | None = None
+        self._held: bytearray | None = None
         self._outbox: Outbox | None = None
         self._drained: asyncio.Future[None] | None = None
         self.memberships: dict[str, Any] | None = None
@@ -135,6 +137,7 @@ class Socket:
         user = User.from_mapping(user) if isinstance(user, Mapping) else user
         if self._user is not None and (user is None or user.id != self._user.id):
             self._host.unbind(self)
+            self.expires_at = self.expiry_notice_at = self.expiry_close_at = self.token_id = self.token_issued_at = None
         self._user = user
         self.authenticated = user is not None
         self._host.bind(self)
@@ -145,13 +148,13 @@ class Socket:
         `notice`: seconds ahead of expiry at which the client is told; for a token shorter than four times that, a quarter of its life. `grace`:
         seconds after expiry that the connection lives. Both are kept as monotonic times: a step of the wall clock prolongs nothing.
         """
+        self.user = identity.user
         remaining = identity.expires_at - now
         self.expires_at = identity.expires_at
         self.token_id = identity.token_id
         self.token_issued_at = identity.issued_at
         self.expiry_notice_at = monotonic + remaining - min(notice, remaining / 4)
         self.expiry_close_at = monotonic + remaining + grace
-        self.user = identity.user
 
     @property
     def rooms(self) -> frozenset[str]:
@@ -206,6 +209,8 @@ class Socket:
         Raises `RequestTimeout` after `timeout` seconds, `ConnectionClosed` when the socket goes first. Cancelling is safe: a late answer is dropped.
         """
         check_name("event", event)
+        if event in RESERVED:
+            raise ConfigurationError(f"socket.call({event!r}): the name is the protocol's own, and the client would take the call for an answer")
         if self.closing:
             raise ConnectionClosed(close_code=1006, reason="the socket is closed")
         self._next_ref += 1
@@ -254,6 +259,10 @@ class Socket:
 
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:
             check_name("event", event)
+            if event in RESERVED and event not in _OWN_HANDLERS:
+                raise ConfigurationError(
+                    f"socket.on({event!r}): no client sends this; of the protocol's own names these can be handled: {', '.join(_OWN_HANDLERS)}"
+                )
             if event in self.handlers:
                 raise ConfigurationError(f"socket.on({event!r}): there is a handler for this event already")
             self.handlers = {**self.handlers, event: handler}
@@ -273,7 +282,7 @@ class Socket:
         self._host.flush()
         self.closing = True
         if self._held:
-            self.transport.write(b"".join(self._held))
+            self.transport.write(bytes(self._held))
         self.transport.close(code, reason)
         self.write = _dropped
 
@@ -308,15 +317,23 @@ class Socket:
 
     def hold_back(self) -> None:
         """Keep what is written, for the first message to go before it."""
-        self._held = []
-        self.write = self._held.append
+        self._held = bytearray()
+        self.write = self._write_held
+
+    def _write_held(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held += data
+            limit = self._host.outbox_limits.hard
+            if limit is not None and len(self._held) > limit:
+                self._held = None
+                self.overflow()
 
     def let_out(self, first: bytes) -> None:
         """Write the first message, and then what was held back."""
-        held, self._held = self._held or (), None
+        held, self._held = self._held or b"", None
         if not self.closing:
             self.write = self.transport.write
-            self.write(b"".join((first, *held)))
+            self.write(first + held)
 
     # — the outgoing buffer —
 

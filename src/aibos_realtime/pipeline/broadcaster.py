@@ -15,7 +15,7 @@ from ..auth.user import User
 from ..backends.base import Audience, Broker, Draft, LoggedEvent, Receipt
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, MessageTooLarge, ProtocolError, ValidationError
-from ..hub.connections import ConnectionPool
+from ..hub.connections import RECOVERY_WINDOW, ConnectionPool
 from ..hub.rooms import RoomManager, RoomPattern
 from ..metrics import Metrics
 from ..protocol.codec import MALFORMED, encode_json, encode_other
@@ -267,7 +267,7 @@ class EventBroadcaster:
 
     def _within_reach(self, room_id: str) -> list[User]:
         if room_id == ALL and self._sending.pool is not None:
-            return list({socket.user.id: socket.user for socket in self._sending.pool if socket.user is not None}.values())
+            return self._sending.pool.users_within_reach(RECOVERY_WINDOW)
         if self._sending.rooms is None:
             raise ConfigurationError(
                 "filter: a function is decided for the users present, whom a broadcaster with a broker alone does not know; use where(…)"

@@ -40,6 +40,7 @@ class Fanout:
         self._metrics = metrics
         self._clock = clock
         self._waiting: dict[str, list[LoggedEvent]] = {}
+        self._catching_up: dict[str, dict[Socket, list[LoggedEvent] | None]] = {}
         self._since = 0.0
 
     def deliver(self, event: LoggedEvent) -> None:
@@ -81,6 +82,15 @@ class Fanout:
                 else:
                     self._metrics.volatile_dropped += 1
 
+    def catching_up(self, stream: str) -> dict[Socket, list[LoggedEvent] | None]:
+        """The sockets that read the log of an own stream, and for which its live events wait: as `Room.joining` is for rooms."""
+        return self._catching_up.setdefault(stream, {})
+
+    def caught_up(self, stream: str) -> None:
+        """One of them has finished."""
+        if not self._catching_up.get(stream, True):
+            del self._catching_up[stream]
+
     def _groups(self, room_id: str) -> Groups:
         room = self._rooms.get(room_id)
         if room is not None:
@@ -88,18 +98,19 @@ class Fanout:
         if not is_own_stream(room_id):
             return {}
         sockets = self._pool if room_id == ALL else self._pool.get_user_connections(room_id.partition(":")[2])
+        catching_up = self._catching_up.get(room_id, ())
         groups: dict[Encoding, list[Socket]] = {}
         for socket in sockets:
-            if socket.ready and socket.authenticated:
+            if socket.ready and socket.authenticated and socket not in catching_up:
                 groups.setdefault(socket.encoding, []).append(socket)
         return groups
 
     def _send(self, room_id: str, events: list[LoggedEvent]) -> None:
         room = self._rooms.get(room_id)
-        if room is not None and room.joining:
-            for buffer in room.joining.values():
-                if buffer is not None:
-                    buffer.extend(events)
+        waiting = room.joining if room is not None else self._catching_up.get(room_id)
+        for buffer in waiting.values() if waiting else ():
+            if buffer is not None:
+                buffer.extend(events)
         plain = all(event.audience is None for event in events)
         metrics = self._metrics
         for encoding, sockets in self._groups(room_id).items():

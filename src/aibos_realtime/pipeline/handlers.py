@@ -38,6 +38,8 @@ T = TypeVar("T", bound=Struct)
 MEMBERS_UNASKED = 100
 """A join's answer lists the members of a room up to this many users; of a larger one only for `presence: true`."""
 HISTORY_LIMIT = 300
+HISTORY_BYTES = 512 * 1024
+"""Of data on one page of history; a page ends early rather than being larger."""
 EXPIRY_NOTICE = 60.0
 """Seconds ahead of a token's expiry at which the client is told."""
 
@@ -234,8 +236,8 @@ class BuiltIns:
             visible = [event for event in page.events if self._filters.admits(event.audience, socket.user)]
             found = found + visible if after is not None else visible + found
             if len(found) > limit or not page.more:
-                cut = found[:limit] if after is not None else found[-limit:]
-                return page.epoch, cut, page.more or len(found) > limit
+                cut = _within_bytes(found[:limit]) if after is not None else _within_bytes(found[-limit:][::-1])[::-1]
+                return page.epoch, cut, page.more or len(found) > len(cut)
             if after is not None:
                 after = Position(page.epoch, page.events[-1].offset)
             else:
@@ -337,6 +339,16 @@ _BARE = {"authenticate": "token", "join-room": "roomId", "leave-room": "roomId",
 
 ANSWERED = Answer("")
 """Returned by a built-in that has answered by itself: no event, nothing is sent."""
+
+
+def _within_bytes(events: list[LoggedEvent]) -> list[LoggedEvent]:
+    """The first events whose data fit `HISTORY_BYTES` together; at least one."""
+    total = 0
+    for number, event in enumerate(events):
+        total += len(event.data)
+        if total > HISTORY_BYTES and number:
+            return events[:number]
+    return events
 
 
 def _with_ref(answer: Answer, message: ClientMessage) -> Answer:

@@ -18,6 +18,10 @@ from .fanout import Fanout, room_frame
 from .filters import Filters
 
 PAGE = 100
+CHUNK_BYTES = 64 * 1024
+"""Bytes of a replay that are written at once, before looking whether the socket keeps up."""
+
+Waiting = dict[Socket, list[LoggedEvent] | None]
 
 
 class Recovery:
@@ -45,41 +49,59 @@ class Recovery:
         return Position(page.epoch, page.events[0].offset - 1) if page.events else None
 
     async def replay(self, socket: Socket, room_id: str, after: Position, room: Room | None) -> None:
-        """Send what stands after a position, then let live events follow. `room` is None for an own stream, where live events never stop.
+        """Send what stands after a position, then let live events follow. `room` is None for an own stream.
 
         Where the log is trimmed under a replay that is too slow for it, `resync` says so, and live events follow.
         """
-        while True:
-            if room is not None:
-                if socket not in room.joining:
-                    return
+        waiting = room.joining if room is not None else self._fanout.catching_up(room_id)
+        waiting[socket] = []
+        try:
+            after = await self._read_up(socket, room_id, after, waiting)
+        finally:
+            if socket in waiting and not socket.closing:
                 self._fanout.flush_room(room_id)
-                room.joining[socket] = []
+                self._send(socket, [event for event in waiting[socket] or () if event.epoch != after.epoch or event.offset > after.offset])
+                if room is not None:
+                    room.go_live(socket)
+            waiting.pop(socket, None)
+            self._fanout.caught_up(room_id)
+
+    async def _read_up(self, socket: Socket, room_id: str, after: Position, waiting: Waiting) -> Position:
+        """Send pages of the log as the socket takes them; returns the position that it has reached."""
+        while True:
+            self._fanout.flush_room(room_id)
+            waiting[socket] = []
             try:
                 page = await self._broker.read_after(room_id, after, PAGE)
             except UnrecoverablePosition:
                 await self._resync(socket, room_id)
-                break
-            self.send(socket, page.events)
-            if page.events:
-                after = Position(page.epoch, page.events[-1].offset)
-            if not page.more:
-                break
-            if room is not None and socket.is_behind():
-                room.joining[socket] = None
+                return after
+            sent = self._send(socket, page.events)
+            if sent:
+                after = Position(page.epoch, page.events[sent - 1].offset)
+            if sent == len(page.events) and not page.more:
+                return after
+            if socket.is_behind():
+                waiting[socket] = None
                 await socket.drained()
-        if room is not None and socket in room.joining:
-            self._fanout.flush_room(room_id)
-            waiting = room.joining[socket] or ()
-            self.send(socket, [event for event in waiting if event.epoch != after.epoch or event.offset > after.offset])
-            room.go_live(socket)
+            if socket.closing or socket not in waiting:
+                return after
 
-    def send(self, socket: Socket, events: list[LoggedEvent]) -> None:
-        """Write events to one socket, those that are for its user."""
+    def _send(self, socket: Socket, events: list[LoggedEvent]) -> int:
+        """Write events to one socket, those that are for its user, until it falls behind; returns how many were dealt with."""
         encoding = socket.encoding
-        chosen = [event for event in events if self._filters.admits(event.audience, socket.user)]
-        if chosen:
-            socket.write(b"".join(encoding.frame(room_frame(event, encoding.codec)) for event in chosen))
+        frames: list[bytes] = []
+        size = 0
+        for number, event in enumerate(events, 1):
+            if self._filters.admits(event.audience, socket.user):
+                frames.append(encoding.frame(room_frame(event, encoding.codec)))
+                size += len(frames[-1])
+            if size >= CHUNK_BYTES or number == len(events):
+                socket.write(b"".join(frames))
+                frames, size = [], 0
+                if socket.is_behind():
+                    return number
+        return len(events)
 
     async def _resync(self, socket: Socket, room_id: str) -> None:
         top = await self._broker.position(room_id)

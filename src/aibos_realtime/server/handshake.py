@@ -134,7 +134,7 @@ class Handshake:
         arrival = Arrival(
             address,
             subprotocol or SUBPROTOCOL,
-            upgrade.kept_headers(),
+            upgrade.kept_headers(self._auth.options.token_header),
             found if self._offers_deflate and request.is_raw else None,
             rejection=None if subprotocol in (None, SUBPROTOCOL, SUBPROTOCOL_MSGPACK) else CloseCode.UNSUPPORTED_VERSION,
         )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..backends.base import Broker
 from ..clock import Clock, Timer
-from ..errors import AuthenticationError
+from ..errors import AuthenticationError, ConnectionLimitExceeded
 from ..hub.callbacks import Callbacks
 from ..hub.connections import ConnectionPool
 from ..hub.outbox import OutboxLimits
@@ -104,7 +104,12 @@ class Sockets:
         encoding = self.encoding(arrival.subprotocol, arrival.deflate.window_bits if arrival.deflate else None)
         socket = Socket(self, transport, encoding, headers=arrival.headers, connected_at=self._clock.now())
         transport.attach(socket)
-        self._pool.add_connection(socket)
+        try:
+            self._pool.add_connection(socket)
+        except ConnectionLimitExceeded:
+            # The last place went to somebody else between the decision and the 101.
+            socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
+            return socket
         if self.handshake is not None:
             self.handshake.entered(arrival.address)
         bounds = [bound for bound in (self._limits.authentication_seconds, self._pool.options.connection_timeout) if bound is not None]
@@ -227,11 +232,15 @@ class Sockets:
         now = self.coarse_now = self._inbound.coarse_now = self._clock.monotonic()
         if self._slice == 0:
             self._round = list(self._pool)
-        for socket in self._round[self._slice :: SLICES]:
-            if not socket.closing:
-                self._look_at(socket, now)
-        self._slice = (self._slice + 1) % SLICES
         self._ticking = self._clock.call_later(TICK, self._tick)
+        for socket in self._round[self._slice :: SLICES]:
+            try:
+                if not socket.closing:
+                    self._look_at(socket, now)
+            except Exception:
+                logger.exception("looking after socket %s failed; it was cut", socket.id)
+                socket.transport.abort()
+        self._slice = (self._slice + 1) % SLICES
 
     def _look_at(self, socket: Socket, now: float) -> None:
         socket.check_outbox(now)

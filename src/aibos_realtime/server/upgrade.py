@@ -78,9 +78,10 @@ class Upgrade:
                 return protocol
         return next((protocol for protocol in self.protocols if protocol.startswith(_FAMILY)), None)
 
-    def kept_headers(self) -> bytes:
-        """The header fields as one blob, without those that carry secrets: what `socket.headers` shows."""
-        return b"\r\n".join(name + b": " + value for name, value in self.request.headers if name not in _SECRET_FIELDS)
+    def kept_headers(self, token_header: str = "") -> bytes:
+        """The header fields as one blob, without those that carry secrets, and the one that carries the token: what `socket.headers` shows."""
+        hidden = {*_SECRET_FIELDS, token_header.lower().encode()}
+        return b"\r\n".join(name + b": " + value for name, value in self.request.headers if name not in hidden)
 
 
 def _is_key(key: str) -> bool:
@@ -133,6 +134,8 @@ class TrustedProxies:
 
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    # A dual-stack socket tells an IPv4 peer as ::ffff:10.0.0.1 (RFC 4291, section 2.5.5.2).
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address

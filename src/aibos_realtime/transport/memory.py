@@ -135,15 +135,15 @@ class MemoryEnd:
         self._near.abort()
 
     def took(self, data: bytes) -> None:
-        frames = split_frames(data)
-        share = len(data) // len(frames)
-        for opcode, payload, compressed in frames:
+        for opcode, payload, compressed in split_frames(data):
+            size = len(payload)
+            size += 2 if size < 126 else 4 if size < 65_536 else 10
             if compressed:
                 payload = self._inflater.inflate(payload, 1 << 30)
             if opcode in (TEXT, BINARY):
-                self._messages.append((payload.decode() if opcode == TEXT else payload, share))
+                self._messages.append((payload.decode() if opcode == TEXT else payload, size))
             else:
-                self._near.has_read(share)
+                self._near.has_read(size)
                 if opcode == PING:
                     self._near.receive(PONG, payload)
         self._arrived.set()

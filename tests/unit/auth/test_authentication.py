@@ -214,9 +214,7 @@ async def test_a_revocation_outlives_the_longest_token(auth: WebSocketAuth, cloc
         await auth.identify(token)
 
 
-async def test_listeners_hear_of_revocations_and_a_failing_one_costs_only_itself(
-    auth: WebSocketAuth, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_listeners_hear_of_revocations_and_a_failing_one_costs_only_itself(auth: WebSocketAuth, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[tuple[str | None, str | None]] = []
 
     @auth.on_revoked

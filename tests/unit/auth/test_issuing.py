@@ -48,9 +48,7 @@ def test_what_is_no_duration(value: object) -> None:
 
 def test_what_is_minted_is_read_back() -> None:
     rules: dict[str, Any] = {"audience": ("rt", "other"), "issuer": ("aibos",)}
-    token = issuer(**rules).issue(
-        NOW + 0.25, user_id="u", role="admin", tenant_id="t", expires_in="1h", claims={"plan": {"seats": 5}}, token_id="j"
-    )
+    token = issuer(**rules).issue(NOW + 0.25, user_id="u", role="admin", tenant_id="t", expires_in="1h", claims={"plan": {"seats": 5}}, token_id="j")
     reader = TokenReader(algorithms=("HS256",), **rules, leeway=0, max_lifetime=3600)
     assert reader.read(token, KEY, NOW + 0.25) == Identity(User("u", "admin", "t", {"plan": {"seats": 5}}), NOW + 3601, NOW + 0.25, "j")
 

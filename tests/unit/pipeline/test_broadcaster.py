@@ -168,12 +168,10 @@ async def test_a_function_is_decided_for_those_too_who_may_still_recover() -> No
     assert await leave_and_come_back(ManualClock(), 200) == ["note"]
 
 
-@pytest.mark.xfail(reason="destroying an empty room forgets who left it, so a function as filter passes over who may still recover: a silent gap")
 async def test_also_where_the_room_was_destroyed_in_between() -> None:
     assert await leave_and_come_back(ManualClock(), 60, room_timeout=10) == ["note"]
 
 
-@pytest.mark.xfail(reason="a function as filter of broadcast_to_all is decided for those present alone: a silent gap for who comes back")
 async def test_a_function_for_everybody_reaches_who_comes_back(net: MemoryServer) -> None:
     first = await net.connect("ann")
     position = first.connected["streams"]["all"]

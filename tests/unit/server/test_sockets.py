@@ -147,7 +147,6 @@ async def test_what_a_connection_handler_says_before_it_disconnects_is_heard() -
         assert "auth_error" in events(await client.take_all())
 
 
-@pytest.mark.xfail(reason="what is held back until connected is counted by no outbox")
 async def test_a_connection_handler_that_hangs_cannot_fill_the_memory() -> None:
     async def hang(socket: Socket) -> None:
         await socket.join("lobby")
@@ -186,9 +185,6 @@ async def test_who_is_rejected_is_closed_at_once() -> None:
         assert transport.far.close_code == 4500 and len(net.server.pool) == 0
 
 
-@pytest.mark.xfail(
-    reason="handshakes that waited for a key pass a check that was made before: the last ones raise after the 101 and are never closed"
-)
 async def test_who_finds_the_pool_full_after_all_is_closed() -> None:
     async with memory_server(connections={"max_connections": 1}) as net:
         await net.connect("ann")
@@ -198,7 +194,6 @@ async def test_who_finds_the_pool_full_after_all_is_closed() -> None:
         assert transport.far.close_code in (4015, 4504) and len(net.server.pool) == 1
 
 
-@pytest.mark.xfail(reason="an exception in the look at one socket ends the timer that serves all")
 async def test_one_socket_that_fails_stops_the_clock_of_no_other() -> None:
     clock = ManualClock()
     async with memory_server(clock=clock) as net:
