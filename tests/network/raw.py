@@ -165,11 +165,14 @@ async def raw(port: int, *, receive_bytes: int | None = None, source: str | None
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     if source is not None:
         handle.bind((source, 0))
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.get_running_loop().sock_connect(handle, ("127.0.0.1", port))
-        reader, writer = await asyncio.open_connection(
-            sock=handle, ssl=tls, server_hostname="localhost" if tls else None, limit=receive_bytes or 65536
-        )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.get_running_loop().sock_connect(handle, ("127.0.0.1", port))
+            options: dict[str, Any] = {"ssl": tls, "server_hostname": "localhost"} if tls else {}
+            reader, writer = await asyncio.open_connection(sock=handle, limit=receive_bytes or 65536, **options)
+    except BaseException:
+        handle.close()
+        raise
     try:
         yield Raw(reader, writer)
     finally:

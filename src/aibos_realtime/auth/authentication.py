@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Never, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -110,10 +110,11 @@ class WebSocketAuth:
         expires_in: float | str | timedelta = "24h",
         expiry_grace: float | timedelta = 25,
         clock: Clock = SYSTEM_CLOCK,
+        **unknown: Never,
     ) -> None:
         """Raises `ConfigurationError` naming `authentication.…`. Opens no connection and needs no event loop."""
         given = {name: value for name, value in locals().items() if name in AuthenticationOptions.model_fields}
-        self.options = options = AuthenticationOptions.parse("authentication", given)
+        self.options = options = AuthenticationOptions.parse("authentication", given | unknown)
         self.expiry_grace = options.expiry_grace
         self._clock = clock
         self._key, self._keys, allowed = _keys_of(options, clock)

@@ -109,14 +109,15 @@ def check_file(option: str, path: Path | None) -> None:
 
 def print_banner(server: RealtimeServer, path: str) -> None:
     """Where it listens, and what to do next. `path`: of the mount in an app, "" without one."""
-    command, quiet, url = program(), "dim", f"{server.url}{path}"
+    command, quiet = program(), "dim"
+    url = f"{server.url}{path}/ws" if path else server.url  # with /ws also where a router wants more than the bare mount
     host = server.config.host
     reach = "from every network of this machine" if host in ("0.0.0.0", "::", "") else f"on {host}"
     out.line(("aibos-realtime", "bold"), " listens on ", (url, "bold cyan"), f" ({reach}).")
     if server.auth.can_issue:
         out.line(("  token    ", quiet), f"export REALTIME_TOKEN=$({command} token --user NAME --tenant TENANT)")
     out.line(("  listen   ", quiet), f"{command} listen tenant_TENANT --url {url}")
-    out.line(("  health   ", quiet), f"{url.replace('ws', 'http', 1)}/health")
+    out.line(("  health   ", quiet), f"{server.url.replace('ws', 'http', 1)}{path}/health")
     out.line(("  stop     ", quiet), "Ctrl-C")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Never
 
 from ..auth.user import User
 from ..clock import SYSTEM_CLOCK, Clock
@@ -44,6 +45,7 @@ class ConnectionPool:
         heartbeat_timeout: float | None = 60.0,
         metrics: Metrics | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        **unknown: Never,
     ) -> None:
         given = dict(
             max_connections=max_connections,
@@ -51,7 +53,7 @@ class ConnectionPool:
             heartbeat_interval=heartbeat_interval,
             heartbeat_timeout=heartbeat_timeout,
         )
-        self.options = ConnectionOptions.parse("connections", given)
+        self.options = ConnectionOptions.parse("connections", given | unknown)
         if self.options.heartbeat_interval and self.options.heartbeat_timeout and self.options.heartbeat_timeout <= self.options.heartbeat_interval:
             raise ConfigurationError("connections.heartbeat_timeout: must be longer than heartbeat_interval")
         self.metrics = metrics or Metrics()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar, overload
+from typing import Any, Never, TypeVar, overload
 
 from pydantic import Field
 
@@ -72,9 +72,10 @@ class RoomManager:
         patterns: Mapping[str, Any] | None = None,
         create: bool = True,
         clock: Clock = SYSTEM_CLOCK,
+        **unknown: Never,
     ) -> None:
         given = dict(max_rooms=max_rooms, max_users_per_room=max_users_per_room, room_timeout=room_timeout, patterns=patterns or {}, create=create)
-        self.options = RoomOptions.parse("rooms", given)
+        self.options = RoomOptions.parse("rooms", given | unknown)
         self._clock = clock
         self._rooms: dict[str, Room] = {}
         self._departed = Departed(max([300.0, *(found.history_ttl for found in self.options.patterns.values())]))

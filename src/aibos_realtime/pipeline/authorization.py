@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
+from typing import Never
 
 from ..auth.user import User
 from ..errors import ConfigurationError, PermissionDenied
@@ -74,8 +75,9 @@ class WebSocketAuthorization:
         permissions: Mapping[str, Sequence[str]] | None = None,
         roles: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         check: Check | None = None,
+        **unknown: Never,
     ) -> None:
-        AuthorizationOptions.parse("authorization", {"permissions": permissions, "roles": roles, "check": check})
+        AuthorizationOptions.parse("authorization", {"permissions": permissions, "roles": roles, "check": check, **unknown})
         if permissions is None and roles is None and check is None:
             permissions = _OWN_TENANT
         self._for_all = _rules(permissions or {}, "authorization.permissions")

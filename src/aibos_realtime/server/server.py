@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Never, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
@@ -72,6 +72,7 @@ class RealtimeServer:
         trusted_proxies: list[str] | None = None,
         broker: Broker | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        **unknown: Never,
     ) -> None:
         auth, authentication = _part(authentication, WebSocketAuth)
         authz, authorization = _part(authorization, WebSocketAuthorization)
@@ -84,7 +85,7 @@ class RealtimeServer:
             "trusted_proxies": trusted_proxies,
         }  # fmt: skip
         given = {name: value for name, value in groups.items() if value is not None}
-        self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given})
+        self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given, **unknown})
         self._parts = parts = assemble(self.config, clock=clock, auth=auth, authorization=authz, rooms=manager, pool=pool, broker=broker)
         self._tls = context or parts.tls
         self._clock = clock

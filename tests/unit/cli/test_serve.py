@@ -62,6 +62,6 @@ def test_the_banner_names_the_address_and_the_next_step(capsys: pytest.CaptureFi
     server = RealtimeServer(port=4004, authentication={"jwt_secret": SECRET})
     print_banner(server, "/realtime")
     shown = capsys.readouterr().out
-    assert "aibos-realtime listens on ws://localhost:4004/realtime (from every network of this machine)." in shown
+    assert "aibos-realtime listens on ws://localhost:4004/realtime/ws (from every network of this machine)." in shown
     assert "aibos-realtime listen tenant_TENANT --url ws://localhost:4004/realtime" in shown
     assert "http://localhost:4004/realtime/health" in shown and SECRET not in shown
