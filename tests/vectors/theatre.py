@@ -188,7 +188,8 @@ class Theatre:
 
 def make_server(options: dict[str, Any], clock: ManualClock, go: asyncio.Event) -> RealtimeServer:
     """The server of the conversations, with the handlers that the README lists."""
-    server = RealtimeServer(**{"authentication": {"jwt_secret": SECRET}, "heartbeat": {"interval": 30, "timeout": 60}} | options, clock=clock)
+    defaults: dict[str, Any] = {"authentication": {"jwt_secret": SECRET}, "heartbeat": {"interval": 30, "timeout": 60}}
+    server = RealtimeServer(**defaults | options, clock=clock)
 
     @server.event("echo")
     async def echo(socket: Any, data: Any) -> Any:

@@ -61,36 +61,10 @@ class Socket:
     """A client's connection. Handlers get it; it is never built by an application."""
 
     __slots__ = (
-        "_calls",
-        "_data",
-        "_drained",
-        "_headers",
-        "_held",
-        "_host",
-        "_next_ref",
-        "_outbox",
-        "_user",
-        "authenticated",
-        "backlog",
-        "closing",
-        "connected_at",
-        "deadline",
-        "encoding",
-        "expires_at",
-        "expiry_close_at",
-        "expiry_notice_at",
-        "handlers",
-        "heard_at",
-        "id",
-        "memberships",
-        "pace",
-        "pinged",
-        "ready",
-        "token_id",
-        "token_issued_at",
-        "transport",
-        "write",
-    )
+        "_calls", "_data", "_drained", "_headers", "_held", "_host", "_next_ref", "_outbox", "_user", "authenticated", "backlog", "closing",
+        "connected_at", "deadline", "encoding", "expires_at", "expiry_close_at", "expiry_notice_at", "handlers", "heard_at", "id", "memberships",
+        "pace", "pinged", "ready", "token_id", "token_issued_at", "transport", "write",
+    )  # fmt: skip
 
     def __init__(self, host: Host, transport: Transport, encoding: Encoding, *, headers: bytes = b"", connected_at: float = 0.0) -> None:
         self._host = host

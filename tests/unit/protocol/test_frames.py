@@ -468,3 +468,24 @@ def test_close_payload() -> None:
 def test_a_code_that_is_never_sent(code: int) -> None:
     with pytest.raises(ValueError, match=str(code)):
         close_payload(code)
+
+
+# --- after we have closed ------------------------------------------------------------------------------------------------------------
+
+
+def test_skipped_data_costs_nothing_and_hides_no_close() -> None:
+    class Counting(Inflater):
+        __slots__ = ()
+
+        def inflate(self, payload: bytes, max_length: int | None) -> bytes:
+            raise AssertionError("skipped data is inflated")
+
+    data = sent(TEXT, b"whole") + sent(BINARY, compress(b"x"), rsv1=True) + sent(TEXT, b"\xff") + sent(TEXT, b"a", fin=False)
+    data += sent(PING, b"p") + sent(CONTINUATION, b"b") + sent(TEXT, b"next", fin=False) + sent(CONTINUATION) + sent(CLOSE)
+    for size in (1, 7, len(data)):
+        reader = FrameReader(inflater=Counting())
+        assert reader.feed(sent(TEXT, b"begun before", fin=False)) == []
+        reader.skip_data()
+        rest = sent(CONTINUATION, b"ended after") + data
+        found = [message for at in range(0, len(rest), size) for message in reader.feed(rest[at : at + size])]
+        assert found == [(PING, b"p"), (CLOSE, b"")]
