@@ -179,7 +179,8 @@ async def test_cancelling_a_stop_ends_it_sooner_and_leaves_nothing() -> None:
     assert asyncio.all_tasks() <= before
 
 
-async def test_nothing_is_left() -> None:
+async def test_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aibos_realtime.server.server.CLOSE_TIMEOUT", 0.2)
     async with serving() as first, member(first, "ann"):
         pass  # what a loop opens once for all is open now
     tasks, before, kept = asyncio.all_tasks(), descriptors(), count_of(WebSocketTransport)
