@@ -11,7 +11,8 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any
 
 from msgspec import UNSET
@@ -179,7 +180,7 @@ class Inbound:
         if route.convert is not None:
             value = route.convert(value)
         result = route.handler(*first, value)
-        if iscoroutine(result):
+        if type(result) is CoroutineType:
             self._dispatch(socket, message, result)
         elif isawaitable(result):
             self._dispatch(socket, message, _waiting_for(result))
@@ -216,7 +217,10 @@ class Inbound:
             self._fail(socket, message, error)
         else:
             try:
-                self._answer(socket, message, value if type(value) is Answer else Answer("ack", data=value))
+                if type(value) is Answer:
+                    self._answer(socket, message, value)
+                elif message.ref is not None:
+                    self._write(socket, Answer("ack", message.ref, value))
             except Exception as failure:
                 self._fail(socket, message, failure)
         self.release(socket)

@@ -82,9 +82,11 @@ def _check_envelope(message: ClientMessage) -> ClientMessage:
 
 
 def _is_ref(ref: object) -> bool:
+    if type(ref) is int:
+        return -INTEGER <= ref <= INTEGER
     if isinstance(ref, str):
         return _REF.fullmatch(ref) is not None
-    return isinstance(ref, int) and not isinstance(ref, bool) and -INTEGER <= ref <= INTEGER
+    return False
 
 
 def _ref_of(decode: Callable[[bytes], Any], payload: bytes) -> Ref | None:
@@ -126,7 +128,10 @@ class JsonCodec:
             value = self._value_decoder(data)
         except MALFORMED:
             raise ProtocolError("The data is not valid JSON, or nested too deep.") from None
-        if is_suspect(bytes(data)):
+        if type(value) is str:
+            if "\0" in value:
+                check_value(value)
+        elif is_suspect(bytes(data)):
             check_value(value)
         return value
 
@@ -199,16 +204,18 @@ encode_json = msgspec.json.Encoder(enc_hook=encode_other).encode
 class Encoding:
     """How a socket wants its frames: a codec, and permessage-deflate or not. Few exist; sockets share them, and frames are built once for each."""
 
-    __slots__ = ("codec", "deflate_threshold", "window_bits")
+    __slots__ = ("_encode", "_opcode", "codec", "deflate_threshold", "window_bits")
 
     def __init__(self, codec: Codec, window_bits: int | None = None, deflate_threshold: int = 1024) -> None:
         self.codec = codec
+        self._encode = codec.encode
+        self._opcode = codec.opcode
         self.window_bits = window_bits
         self.deflate_threshold = deflate_threshold
 
     def frame(self, message: Struct) -> bytes:
         """The whole frame of a message, as a server sends it."""
-        payload = self.codec.encode(message)
+        payload = self._encode(message)
         if self.window_bits is None or len(payload) < self.deflate_threshold:
-            return frames.encode_frame(self.codec.opcode, payload)
-        return frames.encode_frame(self.codec.opcode, deflate.compress(payload, self.window_bits), rsv1=True)
+            return frames.encode_frame(self._opcode, payload)
+        return frames.encode_frame(self._opcode, deflate.compress(payload, self.window_bits), rsv1=True)

@@ -111,8 +111,10 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             if self._closing:
                 if opcode == CLOSE:
                     self._end()
-                continue
-            if opcode == CLOSE:
+            elif opcode < CLOSE and opcode != FAILED:
+                if self._peer is not None:
+                    self._peer.received(opcode, payload)
+            elif opcode == CLOSE:
                 self._answer_close(payload)
             elif opcode == FAILED:
                 self._fail(payload)
