@@ -56,7 +56,7 @@ def show(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return f"{value:g}"
+            return str(int(value)) if value.is_integer() else str(value)
         case str() if "://" in value:
             return _without_password(value)
         case str() | int() | Path():
