@@ -229,7 +229,7 @@ def test_secrets_are_not_shown() -> None:
 
 def test_an_unknown_keyword_is_refused() -> None:
     with pytest.raises((TypeError, ConfigurationError)):
-        RealtimeServer(authentication=AUTHENTICATION, room={})  # type: ignore[call-arg]
+        RealtimeServer(authentication=AUTHENTICATION, room={})  # type: ignore[arg-type]
     with pytest.raises((TypeError, ConfigurationError)):
         RealtimeClient("ws://localhost:3001", tokn="x")  # type: ignore[arg-type]
 
