@@ -96,8 +96,10 @@ class Broker(Protocol):
         """
 
     async def position(self, room: str) -> Position:
-        """Where the room's log ends. Offset 0: nothing yet, and the epoch is that of the first event to come, unless the broker forgets rooms
-        before."""
+        """Where the room's log ends.
+
+        Offset 0: nothing yet, and the epoch is that of the first event to come, unless the broker forgets rooms before.
+        """
 
     async def read_after(self, room: str, after: Position, limit: int) -> Page:
         """The events right after a position, up to `limit`, none missing in between.

@@ -170,8 +170,10 @@ class RealtimeClient:
         return read_joined(await self._life.conversation.ask(ref))
 
     async def leave_room(self, room: str) -> None:
-        """Leave a room: nothing of it is delivered any more. Raises `NotInRoom`. Cancelling leaves open whether the server has heard of
-        it."""
+        """Leave a room: nothing of it is delivered any more.
+
+        Raises `NotInRoom`. Cancelling leaves open whether the server has heard of it.
+        """
         self._check_room(room)
         await self._life.conversation.ask(self._life.session.leave(room, self._now))
 
@@ -191,8 +193,10 @@ class RealtimeClient:
         return read_presence(await self._life.conversation.ask(self._life.session.read("presence", {"roomId": room}, self._now)))
 
     def position(self, room: str) -> Position | None:
-        """Up to where the application is done with a room: callbacks have returned, iterators have asked for the next one. For
-        `recover`."""
+        """Up to where the application is done with a room: callbacks have returned, iterators have asked for the next one.
+
+        For `recover`.
+        """
         joined = self._life.session.rooms.get(room)
         if joined is None:
             return None
@@ -202,8 +206,10 @@ class RealtimeClient:
         return min(known, key=lambda place: (place.epoch == joined.epoch, place.offset), default=None)
 
     def events(self, room: str, *, size: int = 1000) -> RoomEvents:
-        """The events of a room from now on, as an async iterator (see `RoomEvents`). At most `size` wait in it. It does not join the
-        room."""
+        """The events of a room from now on, as an async iterator (see `RoomEvents`).
+
+        At most `size` wait in it. It does not join the room.
+        """
         joined = self._life.session.rooms.get(room)
 
         def read_after(position: Position) -> Any:

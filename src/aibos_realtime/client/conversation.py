@@ -41,8 +41,10 @@ class Conversation:
         return self._clock.monotonic()
 
     async def ask(self, ref: int) -> Any:
-        """Wait for the answer to a request that was just opened. Cancelling gives it up. Raises what the server or the session refuses it
-        with."""
+        """Wait for the answer to a request that was just opened.
+
+        Cancelling gives it up. Raises what the server or the session refuses it with.
+        """
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiters[ref] = waiter
         self.pump()

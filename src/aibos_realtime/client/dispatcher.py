@@ -147,8 +147,9 @@ class Dispatcher:
                 iterator.end(delivery.error)
 
     def _report(self, name: str, error: BaseException) -> None:
-        """A callback failed: `error` callbacks hear of it; without one, and for their own failures, the log does, without the error's
-        text."""
+        """A callback failed: `error` callbacks hear of it; without one, and for their own failures, the log does, without the
+        error's text.
+        """
         if name != "error" and self._callbacks.get("error"):
             # Ahead of what waits: the failure belongs to what was just told.
             self._inbox.appendleft(Delivery("error", error))

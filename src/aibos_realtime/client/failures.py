@@ -76,8 +76,10 @@ def _explain_early_close(closed: ConnectionClosed, server: str) -> RealtimeError
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds of a `Retry-After` header (RFC 9110, section 10.2.3: seconds or a date), within reason; None if there is none. `now`: unix
-    time."""
+    """Seconds of a `Retry-After` header (RFC 9110, section 10.2.3: seconds or a date), within reason; None if there is none.
+
+    `now`: unix time.
+    """
     if value is None:
         return None
     try:

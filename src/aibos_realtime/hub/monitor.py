@@ -13,16 +13,20 @@ from .connections import ConnectionPool
 
 
 class MonitorOptions(Options):
-    """`enable_metrics`: off, `get_metrics` gives the connection figures alone. `sample_rate`: the share of latency samples that quantiles are made
-    of."""
+    """`enable_metrics`: off, `get_metrics` gives the connection figures alone.
+
+    `sample_rate`: the share of latency samples that quantiles are made of.
+    """
 
     enable_metrics: bool = True
     sample_rate: float = Field(1.0, gt=0, le=1)
 
 
 class ConnectionMetrics(Struct, frozen=True):
-    """A moment's figures of one node. Durations and latencies in seconds; latency is from publish to the last member's write, None before the
-    first."""
+    """A moment's figures of one node.
+
+    Durations and latencies in seconds; latency is from publish to the last member's write, None before the first.
+    """
 
     active_connections: int
     total_connections: int

@@ -101,11 +101,14 @@ class EventBroadcaster:
     """
 
     def __init__(self, *, server: HasSending | None = None, rooms: RoomManager | None = None, broker: Broker | None = None) -> None:
-        if (server is None) == (broker is None):
+        if server is not None and broker is None:
+            self._sending = server.sending
+            if rooms is not None and self._sending.rooms is not None:
+                rooms.share(self._sending.rooms)
+        elif broker is not None and server is None:
+            self._sending = Sending(broker=broker, rooms=rooms)
+        else:
             raise ConfigurationError("EventBroadcaster: exactly one of server= and broker= is needed")
-        self._sending = server.sending if server is not None else Sending(broker=broker, rooms=rooms)  # type: ignore[arg-type]
-        if server is not None and rooms is not None and self._sending.rooms is not None:
-            rooms.share(self._sending.rooms)
 
     def filter(self, name: str) -> Callable[[P], P]:
         """Register a filter under a name, with which it travels to other nodes and into recovery: `@broadcaster.filter("approvers")`.
@@ -146,8 +149,10 @@ class EventBroadcaster:
     async def broadcast_to_user(
         self, user_id: str, event: str, data: Any = None, *, idempotency_key: str | None = None, volatile: bool = False, persist: bool = True
     ) -> Receipt:
-        """Send an event to every connection of a user, through his own stream: ordered, and recovered after a reconnect. Else as
-        `broadcast_to_room`."""
+        """Send an event to every connection of a user, through his own stream: ordered, and recovered after a reconnect.
+
+        Else as `broadcast_to_room`.
+        """
         return await self._publish(user_stream(user_id), event, data, None, (), idempotency_key, volatile, persist)
 
     async def broadcast_to_all(

@@ -13,8 +13,10 @@ Rate = float
 
 
 class LimitOptions(Options):
-    """Every limit, by default on; None = off. Rates are per second with a burst, which is twice the rate where it is not given (an address: five
-    times)."""
+    """Every limit, by default on; None = off.
+
+    Rates are per second with a burst, which is twice the rate where it is not given (an address: five times).
+    """
 
     messages_per_second: Rate | None = Field(50, gt=0)
     messages_burst: Count | None = None

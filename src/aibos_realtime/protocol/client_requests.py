@@ -77,8 +77,10 @@ class RequestLedger:
     def open(
         self, kind: Kind, frame: dict[str, Any], *, now: float, room: str | None = None, timeout: float | None = None, is_held: bool = False
     ) -> Request:
-        """A new request; it gets its `ref` here. `is_held`: it waits for `repeat`. Raises `Overloaded` when as many messages wait as
-        may."""
+        """A new request; it gets its `ref` here.
+
+        `is_held`: it waits for `repeat`. Raises `Overloaded` when as many messages wait as may.
+        """
         is_message = kind in ("publish", "request", "read")
         if is_message:
             self.check_space()

@@ -64,8 +64,10 @@ class ClientSession:
         return self._ledger.open("publish", to_frame(event, data, room=room, id=id), now=now, room=room, timeout=timeout).ref
 
     def request(self, event: str, data: Raw | UnsetType, id: str, now: float, timeout: float | None = None) -> int:
-        """Ask without naming a room: a handler's answer or a publish, as the server decides. Never repeated once sent. Raises
-        `Overloaded`."""
+        """Ask without naming a room: a handler's answer or a publish, as the server decides.
+
+        Never repeated once sent. Raises `Overloaded`.
+        """
         return self._ledger.open("request", to_frame(event, data, id=id), now=now, timeout=timeout).ref
 
     def read(self, event: str, data: dict[str, Any], now: float, timeout: float | None = None) -> int:

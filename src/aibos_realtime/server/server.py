@@ -287,8 +287,9 @@ class RealtimeServer:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The server's life within an app's: `FastAPI(lifespan=server.lifespan)`, or `async with server.lifespan(app):` inside a lifespan of
-        yours."""
+        """The server's life within an app's: `FastAPI(lifespan=server.lifespan)`, or `async with server.lifespan(app):` inside a
+        lifespan of yours.
+        """
         opened = self._state == "stopped"
         await self.open()
         try:

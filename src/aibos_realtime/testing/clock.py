@@ -90,8 +90,10 @@ class ManualClock:
             self._watchers.remove((due, watcher))
 
     async def advance(self, seconds: float) -> None:
-        """Move on by `seconds`, running what is due on the way in order; what that plans within the span runs too. Cancelling stops on
-        the way."""
+        """Move on by `seconds`, running what is due on the way in order; what that plans within the span runs too.
+
+        Cancelling stops on the way.
+        """
         if seconds < 0:
             raise ValueError("time does not go back; `jump` moves the wall clock alone")
         target = self._monotonic + seconds
