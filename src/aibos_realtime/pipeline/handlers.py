@@ -140,7 +140,7 @@ class BuiltIns:
         try:
             await self._answer_join(socket, message, request, room)
         except BaseException:
-            if socket in room.joining:
+            if socket.memberships and request.room_id in socket.memberships:
                 self._rooms.exit(socket, request.room_id)
             raise
         return ANSWERED

@@ -57,12 +57,14 @@ class Recovery:
         waiting[socket] = []
         try:
             after = await self._read_up(socket, room_id, after, waiting)
-        finally:
             if socket in waiting and not socket.closing:
                 self._fanout.flush_room(room_id)
-                self._send(socket, [event for event in waiting[socket] or () if event.epoch != after.epoch or event.offset > after.offset])
+                rest = [event for event in waiting[socket] or () if event.epoch != after.epoch or event.offset > after.offset]
+                while rest:
+                    rest = rest[self._send(socket, rest) :]
                 if room is not None:
                     room.go_live(socket)
+        finally:
             waiting.pop(socket, None)
             self._fanout.caught_up(room_id)
 
@@ -97,7 +99,8 @@ class Recovery:
                 frames.append(encoding.frame(room_frame(event, encoding.codec)))
                 size += len(frames[-1])
             if size >= CHUNK_BYTES or number == len(events):
-                socket.write(b"".join(frames))
+                if frames:
+                    socket.write(b"".join(frames))
                 frames, size = [], 0
                 if socket.is_behind():
                     return number

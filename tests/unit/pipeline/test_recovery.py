@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from aibos_realtime import PermissionDenied, where
+from aibos_realtime import PermissionDenied, Position, RealtimeServer, where
+from aibos_realtime.backends.base import Draft, Page
+from aibos_realtime.backends.memory.broker import MemoryBroker
+from aibos_realtime.pipeline.broadcaster import new_id
 from aibos_realtime.testing.server import MemoryClient, MemoryServer, memory_server
 
 OPEN: dict[str, Any] = {"authorization": {"permissions": {"*": ["read", "write"]}}}
@@ -177,3 +180,37 @@ async def test_a_long_recovery_does_not_close_a_healthy_client(room: str) -> Non
         while not found or found[-1] < 60:
             found += offsets([await again.receive()])
         assert found == list(range(1, 61)) and again.socket.is_open
+
+
+class BusyBroker(MemoryBroker):
+    """A broker whose reads take their time: while the page of a recovery is on its way, events are published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[bytes] = []
+
+    async def read_after(self, room: str, after: Position, limit: int) -> Page:
+        page = await super().read_after(room, after, limit)
+        if limit > 1:  # not the look whether a recovery is possible, which reads one
+            meanwhile, self.meanwhile = self.meanwhile, []
+            for data in meanwhile:
+                await self.publish(Draft(room, "note", data, new_id()))
+        return page
+
+
+async def test_what_comes_in_during_the_last_read_is_sent_to_the_end_though_the_reader_falls_behind() -> None:
+    """Live events that wait for a member on its way in are more than its outbox takes at once: none of them may be dropped there.
+
+    The replay stops writing when the socket falls behind, and reads on later; what waits in memory stands in no page that is still to be read.
+    """
+    broker = BusyBroker()
+    async with memory_server(RealtimeServer(broker=broker, authentication={"jwt_secret": "k" * 40}, **OPEN)) as net:
+        ann = await net.connect("ann")
+        joined = await ann.request("join-room", "lobby")
+        await publish(net, 1, 2)
+        ann.cut()
+        again = await net.connect("ann")
+        broker.meanwhile = [b'"' + b"x" * 100_000 + b'"'] * 8
+        assert (await recover(again, joined, 0))["recovered"] is True
+        await publish(net, 11, 11)
+        assert [(await again.receive("note"))["offset"] for _ in range(11)] == list(range(1, 12))
