@@ -162,6 +162,12 @@ class Peer:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def end(self) -> None:
+        """Say nothing more, so that the client reads to the end of what was said; then wait until it has left."""
+        self._writer.write_eof()
+        while await self._reader.read(65536):
+            pass
+
     def cut(self) -> None:
         """Break the connection off, with a reset."""
         self._writer.transport.abort()
