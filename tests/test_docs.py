@@ -142,7 +142,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [target for target in targets if not (page.parent / target).exists()]
 
 
-@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="the README is not written")
 def test_readme_shows_the_two_commands_and_an_example_that_runs() -> None:
     blocks = read_blocks(ROOT / "README.md")
     commands = [" ".join(words) for block in blocks if block.language in SHELL for words in read_commands(block)]
