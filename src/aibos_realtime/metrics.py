@@ -9,9 +9,10 @@ class Metrics:
     """The counters of one server. Bytes and messages out are counted per fan-out, not per delivery."""
 
     __slots__ = (
-        "bytes_in", "bytes_out", "close_codes", "connections_ended", "connections_failed", "connections_total", "deliveries", "duration_total",
-        "events", "handler_failures", "handshakes_refused", "latencies", "messages_in", "messages_out", "peak_connections", "rate_limited",
-        "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes", "volatile_dropped", "_turn",
+        "bytes_in", "bytes_out", "close_codes", "commit_failures", "commits", "connections_ended", "connections_failed", "connections_total",
+        "deliveries", "duration_total", "events", "handler_failures", "handshakes_refused", "latencies", "messages_in", "messages_out",
+        "peak_connections", "publishes_refused", "rate_limited", "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes",
+        "volatile_dropped", "_turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -31,6 +32,11 @@ class Metrics:
         self.bytes_out = 0
         self.events = 0
         """Published to rooms."""
+        self.commits = 0
+        """Transactions in which events were stored; each holds what was published while the one before was on its way."""
+        self.commit_failures = 0
+        self.publishes_refused = 0
+        """Events that were not taken: too many waited for their commit, or the store could not hold one."""
         self.deliveries = 0
         """Events × members written to."""
         self.latencies: deque[float] = deque(maxlen=1000)

@@ -1,11 +1,12 @@
-"""The ports to what keeps events: what a broker takes, what it gives back, and what it promises.
+"""The ports to what keeps events: what a broker and a store take, what they give back, and what they promise.
 
-A broker owns the order of each room. It is not the fan-out (that is `pipeline`) and knows no socket.
+A broker owns the order of each room. It is not the fan-out (that is `pipeline`) and knows no socket. A store keeps what the broker gave a position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -27,13 +28,12 @@ class Audience(Struct, frozen=True):
 
 
 class Draft(Struct, frozen=True):
-    """An event on its way to a position. `data`: JSON text. `publisher`: a user id, or None for the server itself."""
+    """An event on its way to a position. `data`: JSON text. `user_id`: who publishes; None is the server itself."""
 
     room: str
     event: str
     data: bytes
     id: str
-    publisher: str | None = None
     user_id: str | None = None
     audience: Audience | None = None
     keyed: bool = False
@@ -47,7 +47,7 @@ class Draft(Struct, frozen=True):
 
 
 class LoggedEvent(Struct, frozen=True):
-    """An event with its place in the log of its room. `data`: JSON text; `timestamp`: RFC 3339, milliseconds, UTC."""
+    """An event with its place in the log of its room. `data`: JSON text; `timestamp`: Unix time in milliseconds."""
 
     room: str
     event: str
@@ -55,20 +55,25 @@ class LoggedEvent(Struct, frozen=True):
     id: str
     epoch: str
     offset: int
-    timestamp: str
+    timestamp: int
     user_id: str | None = None
     audience: Audience | None = None
 
 
 class Page(Struct, frozen=True):
-    """Events of one epoch by rising offset. `more`: there are further ones in the direction that was asked."""
+    """A stretch of one room's log, by rising offset. `more`: it goes on in the direction that was asked.
+
+    `first`, `last`: the offsets between which this page says all. Not each of them has an event in `events`: a payload may be kept in no store.
+    """
 
     epoch: str
     events: list[LoggedEvent]
     more: bool
+    first: int
+    last: int
 
 
-__all__ = ["Audience", "Broker", "Deliver", "Draft", "LoggedEvent", "Page", "Receipt"]
+__all__ = ["Audience", "Batch", "Broker", "Deliver", "Draft", "EventStore", "LoggedEvent", "Page", "Receipt", "Refused", "Stored"]
 
 Deliver = Callable[[LoggedEvent], None]
 
@@ -76,23 +81,30 @@ Deliver = Callable[[LoggedEvent], None]
 class Broker(Protocol):
     """Gives every event of a room its position, keeps it for the recovery window, and hands it to every node.
 
-    One room's events are handed to `deliver` by rising offset. Errors: `BrokerUnavailable`.
+    One room's events are handed to `deliver` by rising offset. Errors: `BackendError`. The first step of its coroutines asks nothing of the
+    current task: the road runs it without one.
     """
 
-    is_immediate: bool
-    """Its coroutines finish without waiting for anything: the road may run them on the spot, without a task."""
+    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
+        """From now on call `deliver` with every event published to any room. Called once, before `start`.
 
-    def attach(self, deliver: Deliver) -> None:
-        """From now on call `deliver` with every event published to any room. Called once, before `start`."""
+        `is_watched(room)`: somebody here holds a position of the room, so that it must not be forgotten.
+        """
 
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
 
-    async def publish(self, draft: Draft) -> Receipt:
-        """Append and hand on, in one atomic step. An error means: unknown whether it happened.
+    @property
+    def is_available(self) -> bool:
+        """Whether it can take events at present."""
 
-        Raises `IdempotencyConflict`: the id was used for another event name or data within the window.
+    def publish(self, draft: Draft) -> asyncio.Future[Receipt]:
+        """Append and hand on, in one atomic step. One room's events get their positions in the order of the calls.
+
+        The future is done at once where nothing has to be waited for. An error means: unknown whether it happened. Raised by the future:
+        `IdempotencyConflict` (the id was used for another event name or data within the window), `Overloaded`, `ValidationError` (nothing that can
+        be stored), `BackendError`.
         """
 
     async def position(self, room: str) -> Position:
@@ -102,10 +114,65 @@ class Broker(Protocol):
         """
 
     async def read_after(self, room: str, after: Position, limit: int) -> Page:
-        """The events right after a position, up to `limit`, none missing in between.
+        """What comes right after a position, up to `limit`, none missing in between.
 
         Raises `UnrecoverablePosition` where that cannot be proven: another epoch, trimmed away, or ahead of the log.
         """
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> Page:
-        """The last events before a position (None: before the end), up to `limit`; for history, so it may end where the log does."""
+        """What comes last before a position (None: before the end), up to `limit`; for history, so it may end where the log does."""
+
+
+Key = tuple[str, str, str]
+"""What one id is unique in: (room, user id or "" for the server, id)."""
+
+
+class Batch(Struct, frozen=True):
+    """What a store takes in one transaction: events, and where each of their rooms ends after them."""
+
+    events: Sequence[LoggedEvent]
+    hollow: frozenset[int]
+    """Indices of `events` whose payload is not to be kept."""
+    heads: dict[str, Position]
+
+
+class Stored(Struct, frozen=True):
+    """An event that the store has. `data` is None where its payload is not kept."""
+
+    event: str
+    data: bytes | None
+    position: Position | None
+
+
+class Refused(Exception):
+    """The store takes no such batch: an id of it is there already, or a row is nothing that it can hold. Nothing of it was stored."""
+
+
+class EventStore(Protocol):
+    """Keeps the events of all rooms; one broker at a time writes. Errors: `StoreUnavailable`, and then the outcome of a write is unknown."""
+
+    async def open(self) -> tuple[str, dict[str, Position]]:
+        """Become the only writer. Returns the epoch of rooms that have none, and where every room ends.
+
+        Raises `ConfigurationError` where another writer is there, or the store cannot be used as it is.
+        """
+
+    async def close(self) -> None: ...
+
+    async def append(self, batch: Batch) -> None:
+        """Store a batch, all of it or nothing. Raises `Refused`."""
+
+    async def heads(self, rooms: Iterable[str]) -> dict[str, Position]:
+        """Where rooms end, after every `append` so far, also one whose outcome was unknown. Rooms without an event are left out."""
+
+    async def find(self, keys: Iterable[Key]) -> dict[Key, Stored]:
+        """What is stored under ids; what is not is left out."""
+
+    async def read_after(self, room: str, after: Position, limit: int) -> list[LoggedEvent]:
+        """The rows of one epoch after an offset, by rising offset; there may be gaps. One without a payload has empty `data`."""
+
+    async def read_before(self, room: str, before: Position, limit: int) -> list[LoggedEvent]:
+        """The last rows of one epoch before an offset, by rising offset."""
+
+    async def forget(self, rooms: Iterable[str], epoch: str) -> None:
+        """Drop the ends of rooms of which nothing is stored any more; from now on rooms without an end have this epoch."""

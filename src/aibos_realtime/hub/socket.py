@@ -63,7 +63,7 @@ class Socket:
     __slots__ = (
         "_calls", "_data", "_drained", "_headers", "_held", "_host", "_next_ref", "_outbox", "_user", "authenticated", "backlog", "closing",
         "connected_at", "deadline", "encoding", "expires_at", "expiry_close_at", "expiry_notice_at", "handlers", "heard_at", "id", "memberships",
-        "pace", "pinged", "ready", "token_id", "token_issued_at", "transport", "write",
+        "pace", "pinged", "publishes", "ready", "token_id", "token_issued_at", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, host: Host, transport: Transport, encoding: Encoding, *, headers: bytes = b"", connected_at: float = 0.0) -> None:
@@ -91,6 +91,7 @@ class Socket:
         self._next_ref = 0
         self._data: dict[str, Any] | None = None
         self.backlog: deque[ClientMessage] | tuple[ClientMessage, ...] | None = None
+        self.publishes: deque[tuple[ClientMessage, asyncio.Future[Any]]] | None = None
         self.pace: Any = None
         self.heard_at = host.coarse_now
         self.pinged = False

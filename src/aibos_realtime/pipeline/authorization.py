@@ -103,6 +103,12 @@ class WebSocketAuthorization:
                 return False
             if verdict is not None:
                 return bool(verdict)
+        return self.allows(user, resource, action)
+
+    def allows(self, user: User | None, resource: str, action: str) -> bool:
+        """What the patterns alone say, at once: the whole answer where `is_immediate`."""
+        if user is None:
+            return False
         rules = self._for_role.get(user.role)
         return _any_fits(self._for_all, user, resource, action) or (rules is not None and _any_fits(rules, user, resource, action))
 

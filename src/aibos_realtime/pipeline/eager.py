@@ -5,7 +5,7 @@ Only for coroutines of this package whose first step asks nothing of the current
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any
 
 
@@ -39,3 +39,8 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, Suspended | None]:
     except StopIteration as done:
         return done.value, None
     return None, Suspended(coroutine, yielded)
+
+
+async def waiting_for(rest: Awaitable[Any]) -> Any:
+    """A coroutine for what is merely awaitable, as a task needs one."""
+    return await rest

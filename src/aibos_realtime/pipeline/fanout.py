@@ -19,6 +19,7 @@ from ..hub.socket import Socket
 from ..metrics import Metrics
 from ..protocol.codec import Codec, Encoding, RoomFrame
 from ..protocol.limits import ALL, is_own_stream
+from ..protocol.timestamps import rfc3339
 from .filters import Filters
 
 Groups = Mapping[Encoding, Collection[Socket]]
@@ -27,7 +28,7 @@ Groups = Mapping[Encoding, Collection[Socket]]
 def room_frame(event: LoggedEvent, codec: Codec) -> RoomFrame:
     """An event of a room as its members get it; a volatile one has no offset."""
     user_id = UNSET if event.user_id is None else event.user_id
-    return RoomFrame(event.event, event.room, event.offset or UNSET, event.id, codec.from_json(event.data), user_id, event.timestamp)
+    return RoomFrame(event.event, event.room, event.offset or UNSET, event.id, codec.from_json(event.data), user_id, rfc3339(event.timestamp))
 
 
 class Fanout:
@@ -45,6 +46,7 @@ class Fanout:
 
     def deliver(self, event: LoggedEvent) -> None:
         """Take an event that has its position. Events of one room come here by rising offset."""
+        self._metrics.events += 1
         waiting = self._waiting.get(event.room)
         if waiting is not None:
             waiting.append(event)
@@ -81,6 +83,12 @@ class Fanout:
                     self._write(socket, frame, 1)
                 else:
                     self._metrics.volatile_dropped += 1
+
+    def is_watched(self, room_id: str) -> bool:
+        """Whether anybody on this node may hold a position of a room or an own stream."""
+        if not is_own_stream(room_id):
+            return self._rooms.get(room_id) is not None
+        return len(self._pool) > 0 if room_id == ALL else self._pool.count_user_connections(room_id.partition(":")[2]) > 0
 
     def catching_up(self, stream: str) -> dict[Socket, list[LoggedEvent] | None]:
         """The sockets that read the log of an own stream, and for which its live events wait: as `Room.joining` is for rooms."""

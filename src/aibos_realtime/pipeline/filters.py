@@ -1,53 +1,19 @@
-"""Who of a room gets an event: conditions on users that can be kept beside the event and decided again at recovery."""
+"""Who of a room gets an event: the conditions kept beside the event, decided for a user; at recovery once more."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ..auth.user import User
 from ..backends.base import Audience
 from ..errors import ConfigurationError
+from ..protocol.conditions import OPERATORS
 
 logger = logging.getLogger("aibos_realtime.filters")
 
 Predicate = Callable[[User], bool]
-
-
-class Where(dict[str, Any]):
-    """Conditions made by `where`."""
-
-
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda has, wanted: has == wanted,
-    "ne": lambda has, wanted: has != wanted,
-    "in": lambda has, wanted: has in wanted,
-    "not_in": lambda has, wanted: has not in wanted,
-    "contains": lambda has, wanted: wanted in has,
-    "gt": lambda has, wanted: has > wanted,
-    "gte": lambda has, wanted: has >= wanted,
-    "lt": lambda has, wanted: has < wanted,
-    "lte": lambda has, wanted: has <= wanted,
-}
-
-
-def where(**conditions: Any) -> Where:
-    """Conditions on a user, all of which must hold: `where(role__in=["admin", "user"], department="sales")`.
-
-    Names are `id`, `role`, `tenant_id`, and the token's further claims; after `__` an operator: eq (or none), ne, in, not_in, contains, gt, gte,
-    lt, lte.
-    A user without the claim fits no condition but `ne` and `not_in`. Values are plain JSON values. Raises `ConfigurationError`.
-    """
-    for key, value in conditions.items():
-        name, _, operator = key.partition("__")
-        if operator and operator not in _OPERATORS:
-            raise ConfigurationError(f"where({key}=…): there is no operator {operator!r}; there are: {', '.join(_OPERATORS)}")
-        if operator in ("in", "not_in") and (isinstance(value, str) or not isinstance(value, Iterable)):
-            raise ConfigurationError(f"where({key}=…): a list is expected, not {type(value).__name__}")
-        if not name:
-            raise ConfigurationError(f"where({key}=…): the name of what to compare is missing")
-    return Where({key: list(value) if isinstance(value, (set, frozenset, tuple)) else value for key, value in conditions.items()})
 
 
 def _holds(user: User, key: str, wanted: Any) -> bool:
@@ -56,7 +22,7 @@ def _holds(user: User, key: str, wanted: Any) -> bool:
     if has is None and operator not in ("ne", "not_in") and wanted is not None:
         return False
     try:
-        return _OPERATORS[operator or "eq"](has, wanted)
+        return OPERATORS[operator or "eq"](has, wanted)
     except TypeError:
         return False
 

@@ -1,11 +1,12 @@
 """What the server answers by itself: authenticating, joining, leaving, history, presence, and publishing to a room.
 
-Each is one coroutine that returns an `Answer` without its `ref`, or raises a `RealtimeError`; the road (`inbound`) does the rest. None of them waits
-for anything but the broker and the authorization, so on embedded defaults none waits at all.
+Each returns an `Answer` without its `ref`, or raises a `RealtimeError`; the road (`inbound`) does the rest. None of them waits for anything but the
+broker and the authorization. A publish returns the broker's future: the next one need not wait for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
-from ..backends.base import Broker, Draft, LoggedEvent
+from ..backends.base import Broker, Draft, LoggedEvent, Receipt
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
@@ -239,43 +240,53 @@ class BuiltIns:
                 cut = _within_bytes(found[:limit]) if after is not None else _within_bytes(found[-limit:][::-1])[::-1]
                 return page.epoch, cut, page.more or len(found) > len(cut)
             if after is not None:
-                after = Position(page.epoch, page.events[-1].offset)
+                after = Position(page.epoch, page.last)
             else:
-                before = Position(page.epoch, page.events[0].offset)
+                before = Position(page.epoch, page.first)
 
     # — publish —
 
-    async def publish(self, socket: Socket, message: ClientMessage) -> Answer:
+    def publish(self, socket: Socket, message: ClientMessage) -> asyncio.Future[Receipt]:
         """A client's event, to the room that it names. Needs `write`, not membership; creates the room where that is allowed."""
+        room_id = self._room_of(socket, message)
+        if not self._authorization.allows(socket.user, room_id, WRITE):
+            raise PermissionDenied(resource=room_id, action=WRITE)
+        return self._submit(socket, message, room_id)
+
+    async def publish_checked(self, socket: Socket, message: ClientMessage) -> Answer:
+        """The same, where the application's own `check` has to be asked."""
+        room_id = self._room_of(socket, message)
+        await self._authorization.require(socket.user, room_id, WRITE)
+        return acknowledgement(await self._submit(socket, message, room_id))
+
+    def _room_of(self, socket: Socket, message: ClientMessage) -> str:
         self._require_user(socket)
         room_id = message.room
-        assert room_id is not None and socket.user is not None
+        assert room_id is not None
         if is_own_stream(room_id):
             raise PermissionDenied(resource=room_id, action=WRITE)
-        await self._authorization.require(socket.user, room_id, WRITE)
+        return room_id
+
+    def _submit(self, socket: Socket, message: ClientMessage, room_id: str) -> asyncio.Future[Receipt]:
+        assert socket.user is not None
         data = socket.encoding.codec.to_json(message.data)
         limit = self._limits.broadcast_bytes
         if limit is not None and len(data) > limit:
             raise MessageTooLarge(f"The data has {len(data)} bytes; at most {limit} are sent to a room.")
         self._rooms.open(room_id)
         pattern = self._rooms.pattern(room_id)
-        user_id = socket.user.id
         draft = Draft(
             room_id,
             message.event,
             data,
             message.id or new_id(),
-            publisher=user_id,
-            user_id=user_id,
+            user_id=socket.user.id,
             keyed=message.id is not None,
             ephemeral=pattern.ephemeral,
             history_size=pattern.history_size,
             history_ttl=pattern.history_ttl,
         )
-        receipt = await self._sending.publish(draft)
-        position = receipt.position
-        assert position is not None
-        return Answer("ack", data=Published(receipt.id, position.offset, position.epoch, receipt.duplicate))
+        return self._broker.publish(draft)
 
     # — taken over by the application —
 
@@ -332,6 +343,13 @@ class Published(Struct, frozen=True, gc=False):
     offset: int
     epoch: str
     duplicate: bool
+
+
+def acknowledgement(receipt: Receipt) -> Answer:
+    """The answer to a publish that has its position."""
+    position = receipt.position
+    assert position is not None
+    return Answer("ack", data=Published(receipt.id, position.offset, position.epoch, receipt.duplicate))
 
 
 _BARE = {"authenticate": "token", "join-room": "roomId", "leave-room": "roomId", "presence": "roomId"}

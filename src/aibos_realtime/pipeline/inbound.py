@@ -1,7 +1,8 @@
 """The road of a message from a client: decode → throttle → route → handler → answer, and the one place where an error becomes an `error` frame.
 
-Requests of one connection are handled in order and do not overlap: while one is being handled, the next ones wait in `socket.backlog`. Answers to the
-server's own calls and `ping` pass by.
+Requests of one connection are handled in order and do not overlap: while one is being handled, the next ones wait in `socket.backlog`. Publishes
+are pipelined: one may follow another that has no receipt yet (`socket.publishes`), and their answers keep the order. Answers to the server's own
+calls and `ping` pass by.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
 
 from msgspec import UNSET
 
+from ..backends.base import Receipt
 from ..clock import Clock
 from ..errors import (
     AuthenticationError,
@@ -36,8 +39,8 @@ from ..protocol.codec import Answer
 from ..protocol.frames import PING, PONG
 from ..protocol.messages import RESERVED, ClientMessage, Ref
 from .dispatcher import Dispatcher
-from .eager import start
-from .handlers import BuiltIns
+from .eager import start, waiting_for
+from .handlers import BuiltIns, acknowledgement
 from .routing import Route, Router
 from .throttle import Bucket, LimitOptions, Pace
 
@@ -98,12 +101,12 @@ class Inbound:
                 self._spend(pace.messages)
             if message.event in _BYPASSING:
                 self._bypass(socket, message)
-            elif socket.backlog is None:
+            elif socket.backlog is None and (socket.publishes is None or self._may_follow(socket, message)):
                 self._handle(socket, message)
             else:
                 self._queue(socket, message)
         except Exception as error:
-            self._fail(socket, message, error)
+            self._fail_in_turn(socket, message, error)
 
     def hold(self, socket: Socket) -> None:
         """Have the messages of a socket wait, until `release`."""
@@ -116,11 +119,14 @@ class Inbound:
             return
         waiting = deque(backlog)  # empty where the last that waited has just been handled: reading may have stopped for those before it
         while waiting and not socket.closing:
+            if socket.publishes is not None and not self._may_follow(socket, waiting[0]):
+                socket.backlog = waiting
+                return
             message = waiting.popleft()
             try:
                 self._handle(socket, message)
             except Exception as error:
-                self._fail(socket, message, error)
+                self._fail_in_turn(socket, message, error)
             if socket.is_busy:
                 socket.backlog = waiting
                 return
@@ -183,7 +189,7 @@ class Inbound:
         if type(result) is CoroutineType:
             self._dispatch(socket, message, result)
         elif isawaitable(result):
-            self._dispatch(socket, message, _waiting_for(result))
+            self._dispatch(socket, message, waiting_for(result))
         else:
             self._answer(socket, message, Answer("ack", data=result))
 
@@ -194,7 +200,65 @@ class Inbound:
                 self._spend(publishes)
         if route is not None and route.convert is not None:
             route.convert(socket.encoding.codec.value(message.data))
-        self._start(socket, message, self._built_ins.publish(socket, message))
+        if not self._is_immediate:
+            self._dispatch(socket, message, self._built_ins.publish_checked(socket, message))
+            return
+        receipt = self._built_ins.publish(socket, message)
+        if receipt.done() and socket.publishes is None:
+            self._answer(socket, message, acknowledgement(receipt.result()))
+        else:
+            self._pipeline(socket, message, receipt)
+
+    # — publishes on their way —
+
+    def _may_follow(self, socket: Socket, message: ClientMessage) -> bool:
+        """Whether a message may be handled while publishes before it wait for their receipts: another publish, as long as they are not too many."""
+        event = message.event
+        if event in RESERVED or not socket.authenticated:
+            return False
+        if message.room is None and (event in socket.handlers or event in self._routes):
+            return False
+        limit = self._limits.requests_waiting
+        return limit is None or len(socket.publishes or ()) < limit
+
+    def _pipeline(self, socket: Socket, message: ClientMessage, receipt: asyncio.Future[Receipt]) -> None:
+        if socket.publishes is None:
+            socket.publishes = deque()
+        socket.publishes.append((message, receipt))
+        receipt.add_done_callback(partial(self._acknowledge, socket))
+
+    def _acknowledge(self, socket: Socket, _: asyncio.Future[Receipt]) -> None:
+        """Answer the publishes whose turn has come; then what has waited for them may begin."""
+        pending = socket.publishes
+        if pending is None:
+            return
+        answers: list[Answer] = []
+        while pending and pending[0][1].done():
+            message, receipt = pending.popleft()
+            try:
+                answer = acknowledgement(receipt.result())
+            except (Exception, asyncio.CancelledError) as error:
+                self._write(socket, *answers)
+                answers.clear()
+                self._fail(socket, message, error)
+            else:
+                if message.ref is not None:
+                    answers.append(Answer(answer.event, message.ref, answer.data))
+        self._write(socket, *answers)
+        if not pending:
+            socket.publishes = None
+        if socket.backlog is not None:  # what waits there waits for publishes alone: no handler runs while one is on its way
+            self.release(socket)
+
+    def _fail_in_turn(self, socket: Socket, message: ClientMessage, error: Exception) -> None:
+        if socket.publishes is None or message.event in _BYPASSING:
+            self._fail(socket, message, error)
+        else:
+            refused: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            self._pipeline(socket, message, refused)
+
+    # — handlers, and what is built in —
 
     def _start(self, socket: Socket, message: ClientMessage, coroutine: Coroutine[Any, Any, Answer]) -> None:
         """A built-in: on the spot where nothing in it waits for a network or runs the application's own code."""
@@ -205,7 +269,7 @@ class Inbound:
         if rest is None:
             self._answer(socket, message, answer)
         else:
-            self._dispatch(socket, message, _waiting_for(rest))
+            self._dispatch(socket, message, waiting_for(rest))
 
     def _dispatch(self, socket: Socket, message: ClientMessage, coroutine: Coroutine[Any, Any, Any]) -> None:
         socket.backlog = BUSY
@@ -275,11 +339,12 @@ class Inbound:
             if socket.pace.refused.is_out(self.coarse_now):
                 socket.disconnect(CloseCode.TOO_MANY_REQUESTS, "too many requests")
 
-    def _write(self, socket: Socket, answer: Answer) -> None:
-        frame = socket.encoding.frame(answer)
-        self._metrics.messages_out += 1
-        self._metrics.bytes_out += len(frame)
-        socket.write(frame)
+    def _write(self, socket: Socket, *answers: Answer) -> None:
+        if answers:
+            data = b"".join([socket.encoding.frame(answer) for answer in answers])
+            self._metrics.messages_out += len(answers)
+            self._metrics.bytes_out += len(data)
+            socket.write(data)
 
 
 _CONTENT = frozenset({"authenticated", "history", "presence", "pong"})
@@ -294,7 +359,3 @@ def _into_only_room(socket: Socket, message: ClientMessage) -> ClientMessage:
     if len(rooms) > 1:
         raise RoomRequired()
     return ClientMessage(message.event, message.data, next(iter(rooms)), message.ref, message.id)
-
-
-async def _waiting_for(rest: Awaitable[Any]) -> Any:
-    return await rest

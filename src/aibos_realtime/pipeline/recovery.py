@@ -79,10 +79,12 @@ class Recovery:
                 await self._resync(socket, room_id)
                 return after
             sent = self._send(socket, page.events)
-            if sent:
+            if sent < len(page.events):
                 after = Position(page.epoch, page.events[sent - 1].offset)
-            if sent == len(page.events) and not page.more:
-                return after
+            else:
+                after = Position(page.epoch, page.last)
+                if not page.more:
+                    return after
             if socket.is_behind():
                 waiting[socket] = None
                 await socket.drained()

@@ -82,18 +82,18 @@ def assemble(
     filters = Filters()
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
-    broker.attach(fanout.deliver)
+    broker.attach(fanout.deliver, fanout.is_watched)
     sending = Sending(
         broker=broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock, max_bytes=limits.broadcast_bytes
     )
     built_ins = BuiltIns(auth=auth, authorization=authorization, sending=sending, limits=limits, metrics=metrics, clock=clock)
     router = Router()
-    is_immediate = broker.is_immediate and authorization.is_immediate
+    is_immediate = authorization.is_immediate
     inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, clock=clock, is_immediate=is_immediate)
     callbacks = Callbacks("server", ("connection", "disconnect"))
     node = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
     sockets = Sockets(
-        node=node, pool=pool, rooms=rooms, broker=broker, fanout=fanout, inbound=inbound, built_ins=built_ins, callbacks=callbacks, limits=limits,
+        node=node, pool=pool, rooms=rooms, fanout=fanout, inbound=inbound, built_ins=built_ins, callbacks=callbacks, limits=limits,
         deflate_threshold=config.compression.threshold, metrics=metrics, clock=clock,
     )  # fmt: skip
     origins = OriginPolicy(config.cors)

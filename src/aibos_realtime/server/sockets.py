@@ -10,7 +10,6 @@ import logging
 from inspect import signature
 from typing import Any, Protocol
 
-from ..backends.base import Broker
 from ..clock import Clock, Timer
 from ..errors import AuthenticationError, ConnectionLimitExceeded
 from ..hub.callbacks import Callbacks
@@ -19,7 +18,7 @@ from ..hub.outbox import OutboxLimits
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
 from ..metrics import Metrics
-from ..pipeline.eager import start
+from ..pipeline.eager import start, waiting_for
 from ..pipeline.fanout import Fanout
 from ..pipeline.handlers import BuiltIns
 from ..pipeline.inbound import Inbound
@@ -53,7 +52,6 @@ class Sockets:
         node: str,
         pool: ConnectionPool,
         rooms: RoomManager,
-        broker: Broker,
         fanout: Fanout,
         inbound: Inbound,
         built_ins: BuiltIns,
@@ -72,7 +70,6 @@ class Sockets:
         self._node = node
         self._pool = pool
         self._rooms = rooms
-        self._broker = broker
         self._fanout = fanout
         self._inbound = inbound
         self._built_ins = built_ins
@@ -129,11 +126,14 @@ class Sockets:
             self._inbound.hold(socket)
             if identity is not None:
                 self._built_ins.identify(socket, identity)
-            if self._callbacks.has("connection") or not self._broker.is_immediate:
+            if self._callbacks.has("connection"):
                 socket.hold_back()
                 self._spawn(self._call_handlers(socket))
             else:
-                start(self._introduce(socket))
+                _, rest = start(self._introduce(socket))
+                if rest is not None:
+                    socket.hold_back()
+                    self._spawn(waiting_for(rest))
 
     async def _call_handlers(self, socket: Socket) -> None:
         seconds = self._pool.options.connection_timeout
@@ -276,7 +276,8 @@ class Sockets:
         for socket in sockets:
             if socket.ready:
                 socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
-        running = [*self._inbound.dispatcher.tasks, *self._tasks]
+        publishes = [receipt for socket in sockets for _, receipt in socket.publishes or ()]
+        running = [*self._inbound.dispatcher.tasks, *self._tasks, *publishes]
         try:
             if running:
                 await asyncio.wait(running, timeout=seconds)

@@ -1,0 +1,351 @@
+"""The broker on one node with a store: each room's log in two tiers, memory and SQL, under one position.
+
+Group commit, then delivery: what is published while one batch is being committed makes up the next one. Nobody sees an event, and no publisher is
+told its position, before the store has it; so after a crash the log goes on where the store ends, under the same epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ..backends.base import Batch, Deliver, Draft, EventStore, Key, LoggedEvent, Page, Receipt, Refused, Stored
+from ..backends.epochs import new_epoch
+from ..backends.hot_log import HotLog
+from ..clock import SYSTEM_CLOCK, Clock, Timer
+from ..errors import BackendError, IdempotencyConflict, Overloaded, StoreUnavailable, UnrecoverablePosition, ValidationError
+from ..metrics import Metrics
+from ..protocol.messages import Position
+
+logger = logging.getLogger("aibos_realtime.log")
+
+BATCH = 500
+"""Events in one transaction."""
+WAITING = 10_000
+WAITING_BYTES = 64 * 1024 * 1024
+"""Of events that wait for their commit; then publishing is refused."""
+SWEEP_EVERY = 30.0
+SETTLE_EVERY = 1.0
+
+
+class Submission(NamedTuple):
+    """A draft, and who waits for its receipt."""
+
+    draft: Draft
+    receipt: asyncio.Future[Receipt]
+
+    @property
+    def key(self) -> Key:
+        return self.draft.room, self.draft.user_id or "", self.draft.id
+
+
+class StoredBroker:
+    """See `backends.base.Broker`. It is the only one that writes to its store."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        *,
+        metrics: Metrics | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        waiting: int = WAITING,
+        waiting_bytes: int = WAITING_BYTES,
+    ) -> None:
+        self._store = store
+        self._metrics = metrics or Metrics()
+        self._clock = clock
+        self._limits = (waiting, waiting_bytes)
+        self._deliver: Deliver = lambda event: None
+        self._is_watched: Callable[[str], bool] = lambda room: False
+        self._fresh_epoch = ""
+        self._heads: dict[str, Position] = {}
+        self._hot: dict[str, HotLog] = {}
+        self._waiting: deque[Submission] = deque()
+        self._waiting_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._in_doubt: list[tuple[Submission, LoggedEvent]] = []
+        self._timers: dict[str, Timer] = {}
+        self._is_open = False
+
+    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
+        self._deliver = deliver
+        self._is_watched = is_watched
+
+    @property
+    def is_available(self) -> bool:
+        return self._is_open and not self._in_doubt
+
+    async def start(self) -> None:
+        """Open the store. Raises `ConfigurationError`, `StoreUnavailable`."""
+        if self._is_open:
+            return
+        self._fresh_epoch, self._heads = await self._store.open()
+        self._is_open = True
+        self._timers["sweep"] = self._clock.call_later(SWEEP_EVERY, self._sweep)
+
+    async def stop(self) -> None:
+        """Commit what waits, then close the store. Cancelling gives up what waits."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        for timer in self._timers.values():
+            timer.cancel()
+        try:
+            while self._writing is not None:
+                await asyncio.wait((self._writing,))
+        finally:
+            self._refuse_waiting(StoreUnavailable("The server stopped before this was stored."))
+            self._hot.clear()
+            self._in_doubt = []
+            await self._store.close()
+
+    # — publishing —
+
+    def publish(self, draft: Draft) -> asyncio.Future[Receipt]:
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        limit, limit_bytes = self._limits
+        if not self.is_available:
+            receipt.set_exception(StoreUnavailable())
+        elif len(self._waiting) >= limit or self._waiting_bytes + len(draft.data) > limit_bytes:
+            self._metrics.publishes_refused += 1
+            receipt.set_exception(Overloaded("More events wait to be stored than allowed: try again later."))
+        else:
+            self._waiting.append(Submission(draft, receipt))
+            self._waiting_bytes += len(draft.data)
+            if self._writing is None:
+                self._writing = asyncio.get_running_loop().create_task(self._write())
+        return receipt
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                waiting = self._waiting
+                batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+                self._waiting_bytes -= sum(len(submission.draft.data) for submission in batch)
+                async with self._turn:
+                    await self._commit(batch)
+        finally:
+            self._writing = None
+
+    async def _commit(self, batch: list[Submission]) -> None:
+        """Store a batch and hand it on; where the store takes no such batch, find out what of it can be stored."""
+        events, heads = self._events_of(batch)
+        hollow = frozenset(number for number, (draft, _) in enumerate(batch) if not draft.persist)
+        try:
+            await self._store.append(Batch(events, hollow, heads))
+        except Refused as refusal:
+            await self._sort_out(batch, refusal)
+        except Exception as error:
+            await self._fail(batch, events, error)
+        else:
+            self._metrics.commits += 1
+            for submission, event in zip(batch, events, strict=True):
+                self._hand_on(submission, event)
+
+    def _events_of(self, batch: list[Submission]) -> tuple[list[LoggedEvent], dict[str, Position]]:
+        events: list[LoggedEvent] = []
+        offsets: dict[str, tuple[str, int]] = {}
+        now = int(self._clock.now() * 1000)
+        for draft, _ in batch:
+            room = draft.room
+            epoch, offset = offsets.get(room) or self._head(room)
+            offset += 1
+            offsets[room] = (epoch, offset)
+            events.append(LoggedEvent(room, draft.event, draft.data, draft.id, epoch, offset, now, draft.user_id, draft.audience))
+        return events, {room: Position(*head) for room, head in offsets.items()}
+
+    def _head(self, room: str) -> tuple[str, int]:
+        head = self._heads.get(room)
+        return (head.epoch, head.offset) if head is not None else (self._fresh_epoch, 0)
+
+    def _hand_on(self, submission: Submission, event: LoggedEvent) -> None:
+        """The store has it: now it is an event."""
+        draft, receipt = submission
+        position = Position(event.epoch, event.offset)
+        self._heads[event.room] = position
+        hot = self._hot.get(event.room)
+        if hot is None:
+            hot = self._hot[event.room] = HotLog()
+        hot.append(event, self._clock.monotonic(), size=draft.history_size, ttl=draft.history_ttl)
+        try:
+            self._deliver(event)
+        except Exception:
+            logger.exception("an event was stored, but not delivered")
+        if not receipt.done():
+            receipt.set_result(Receipt(event.id, event.room, position))
+
+    async def _sort_out(self, batch: list[Submission], refusal: Refused) -> None:
+        """Answer what was published before, and halve the rest until what cannot be stored stands alone."""
+        first: dict[Key, Submission] = {}
+        again: list[Submission] = []
+        for submission in batch:
+            if submission.key in first:
+                again.append(submission)
+            else:
+                first[submission.key] = submission
+        try:
+            known = await self._store.find(first)
+        except Exception as error:
+            _refuse(batch, error)
+            return
+        for key, stored in known.items():
+            self._answer_again(first.pop(key), stored)
+        fresh = list(first.values())
+        if known or again:
+            parts = [fresh, again]
+        elif len(fresh) == 1:
+            self._metrics.publishes_refused += 1
+            logger.error("the store refused an event of the room's log: %s", refusal)
+            _refuse(fresh, ValidationError("This event is nothing that can be stored."))
+            return
+        else:
+            parts = [fresh[: len(fresh) // 2], fresh[len(fresh) // 2 :]]
+        for part in parts:
+            if part and not self._in_doubt:
+                await self._commit(part)
+            else:
+                _refuse(part, StoreUnavailable())
+
+    def _answer_again(self, submission: Submission, stored: Stored) -> None:
+        draft, receipt = submission
+        if receipt.done():
+            return
+        if stored.event != draft.event or (stored.data is not None and stored.data != draft.data):
+            receipt.set_exception(IdempotencyConflict())
+        else:
+            receipt.set_result(Receipt(draft.id, draft.room, stored.position, duplicate=True))
+
+    # — when the store fails —
+
+    async def _fail(self, batch: list[Submission], events: list[LoggedEvent], error: Exception) -> None:
+        """Nobody knows whether the store has this batch. Until that is known, nothing more is taken."""
+        self._metrics.commit_failures += 1
+        if not isinstance(error, BackendError):
+            logger.error("committing %d events failed", len(batch), exc_info=error)
+            error = StoreUnavailable()
+        self._in_doubt = list(zip(batch, events, strict=True))
+        _refuse(batch, error)
+        self._refuse_waiting(error)
+        if not await self._settle():
+            logger.error("the store does not answer; publishing is refused until it does")
+            self._settle_later()
+
+    def _settle_later(self) -> None:
+        if self._is_open:
+            self._timers["settle"] = self._clock.call_later(SETTLE_EVERY, self._start_settling)
+
+    def _start_settling(self) -> None:
+        if self._writing is not None:
+            self._settle_later()
+        elif self._is_open:
+            self._writing = asyncio.get_running_loop().create_task(self._settle_alone())
+
+    async def _settle_alone(self) -> None:
+        try:
+            async with self._turn:
+                if await self._settle():
+                    logger.warning("the store answers again")
+                else:
+                    self._settle_later()
+        finally:
+            self._writing = None
+
+    async def _settle(self) -> bool:
+        """Find out whether the batch in doubt was stored, and hand it on if so. It was all or nothing, and nobody else writes: one room tells."""
+        last = self._in_doubt[-1][1]
+        try:
+            head = (await self._store.heads((last.room,))).get(last.room)
+        except Exception:
+            return False
+        in_doubt, self._in_doubt = self._in_doubt, []
+        if head == Position(last.epoch, last.offset):
+            for submission, event in in_doubt:
+                self._hand_on(submission, event)
+        return True
+
+    def _refuse_waiting(self, error: Exception) -> None:
+        waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
+        _refuse(waiting, error)
+
+    # — reading —
+
+    async def position(self, room: str) -> Position:
+        return self._heads.get(room) or Position(self._fresh_epoch, 0)
+
+    async def read_after(self, room: str, after: Position, limit: int) -> Page:
+        epoch, top = self._head(room)
+        if after.epoch != epoch or not 0 <= after.offset <= top:
+            raise UnrecoverablePosition()
+        if after.offset == top:
+            return Page(epoch, [], False, top + 1, top)
+        hot = self._hot_log(room)
+        if hot is not None and hot.reaches(after.offset):
+            events = hot.after(after.offset, limit)
+            last = events[-1].offset
+        else:
+            rows = await self._store.read_after(room, after, limit)
+            top = self._head(room)[1]
+            rows = [row for row in rows if row.offset <= top]  # the store may have what is not handed on yet
+            if not rows or rows[-1].offset - after.offset != len(rows):
+                raise UnrecoverablePosition()  # the beginning was trimmed away
+            events = [event for event in rows if event.data]
+            last = rows[-1].offset
+        return Page(epoch, events, last < self._head(room)[1], after.offset + 1, last)
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> Page:
+        epoch, top = self._head(room)
+        end = top + 1
+        if before is not None:
+            epoch, end = before.epoch, min(before.offset, top + 1) if before.epoch == epoch else before.offset
+        hot = self._hot_log(room)
+        if epoch == self._head(room)[0] and hot is not None and (events := hot.before(end, limit)) and len(events) == limit:
+            return Page(epoch, events, events[0].offset > 1, events[0].offset, events[-1].offset)
+        rows = await self._store.read_before(room, Position(epoch, end), limit)
+        if not rows and epoch != self._head(room)[0]:
+            raise UnrecoverablePosition()
+        if hot is not None:
+            # Events whose payload is kept in no store are in memory all the same, as long as memory has them.
+            rows = [hot.after(row.offset - 1, 1)[0] if not row.data and hot.reaches(row.offset - 1) else row for row in rows]
+        events = [event for event in rows if event.data]
+        first = rows[0].offset if rows else end
+        return Page(epoch, events, len(rows) == limit and first > 1, first, end - 1)
+
+    def _hot_log(self, room: str) -> HotLog | None:
+        hot = self._hot.get(room)
+        if hot is not None:
+            hot.trim(self._clock.monotonic())
+        return hot
+
+    # — forgetting —
+
+    async def forget(self, rooms: Iterable[str]) -> None:
+        """Forget where rooms end of which the store keeps nothing any more. Those with something in memory, or with somebody in them, stay."""
+        async with self._turn:
+            gone = [room for room in rooms if room in self._heads and not self._hot_log(room) and not self._is_watched(room)]
+            if not gone or self._in_doubt:
+                return
+            # Whoever remembers a position of these rooms must not find it again under the same epoch.
+            epoch = new_epoch()
+            await self._store.forget(gone, epoch)
+            self._fresh_epoch = epoch
+            for room in gone:
+                self._heads.pop(room, None)
+                self._hot.pop(room, None)
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        for room, hot in list(self._hot.items()):
+            hot.trim(now)
+            if not hot:
+                del self._hot[room]
+        self._timers["sweep"] = self._clock.call_later(SWEEP_EVERY, self._sweep)
+
+
+def _refuse(submissions: Iterable[Submission], error: Exception) -> None:
+    for submission in submissions:
+        if not submission.receipt.done():
+            submission.receipt.set_exception(error)
