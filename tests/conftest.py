@@ -8,10 +8,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.servers.postgres import postgres as postgres
+from tests.servers.postgres import postgres_url as postgres_url
+from tests.servers.postgres import store_url as store_url
 
 # No example fails for being slow: the machine may be busy. Under CI the examples are the same in each run; on a laptop they differ, and find more.
 settings.register_profile("project", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow])
@@ -33,6 +38,17 @@ async def _no_task_left() -> AsyncIterator[None]:
     if left:
         _, left = await asyncio.wait(left, timeout=0.5)
     assert not left, f"the test left {len(left)} task(s) running: " + ", ".join(sorted(repr(task) for task in left))
+
+
+@pytest.fixture(autouse=True)
+def _no_store_left() -> Iterator[None]:
+    """A server that a test runs keeps its events in memory, or in a directory of the test's own: not in the default place."""
+    yield
+    left = Path("realtime.db")
+    if left.exists():
+        for path in left.parent.glob(f"{left.name}*"):
+            path.unlink()
+        pytest.fail("the test ran a server on the default store: give it persistence={'database': {'url': 'memory://'}}")
 
 
 def _unmet_needs(config: pytest.Config) -> list[str]:

@@ -9,19 +9,21 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationInfo, field_validator
 
 from .auth.authentication import AuthenticationOptions
 from .auth.origin import CorsOptions
+from .backends.sql.options import DatabaseOptions
 from .errors import ConfigurationError
 from .hub.connections import ConnectionOptions
 from .hub.rooms import RoomOptions
 from .options import Count, Options, Seconds
 from .pipeline.authorization import AuthorizationOptions
 from .pipeline.throttle import LimitOptions
+from .storage.persistence import RetentionOptions
 
 DEFAULT_PORT = 3001
 
@@ -56,24 +58,15 @@ class TlsOptions(Options):
     key: Path | None = None
 
 
-class DatabaseOptions(Options):
-    """Where events are stored."""
-
-    url: str = "sqlite:///realtime.db"
-
-
-class RetentionOptions(Options):
-    """How long, in seconds, and how many per room."""
-
-    duration: Seconds | None = 7 * 86_400.0
-    max_messages: Count | None = 100_000
-
-
 class PersistenceOptions(Options):
-    """The store. Its options are checked now and obeyed once the store is there; until then events live in memory, for the recovery window."""
+    """The store. `events_waiting`, `bytes_waiting`: of events that wait for their commit; past them publishing is refused (`overloaded`)."""
 
     database: DatabaseOptions = Field(default_factory=DatabaseOptions)
     retention: RetentionOptions = Field(default_factory=RetentionOptions)
+    ack: Literal["committed"] = "committed"
+    """When a publish is acknowledged: once the store has it."""
+    events_waiting: Count = 10_000
+    bytes_waiting: Count = 64 * 1024 * 1024
 
 
 class ScalingOptions(Options):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,12 @@ from aibos_realtime import RealtimeServer
 from tests.contracts.peer import SECRET, serving
 
 TOKEN = re.compile(r"eyJ[\w-]{8,}|[\w-]{16,}\.[\w-]{16,}\.[\w-]{16,}")
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The default store is a file in the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,7 @@ async def serving(**options: Any) -> AsyncIterator[RealtimeServer]:
 
 def make_server(**options: Any) -> RealtimeServer:
     options.setdefault("authentication", {"jwt_secret": SECRET})
+    options.setdefault("persistence", {"database": {"url": "sqlite://"}})  # the road of the default, and no file
     options["limits"] = {"handshakes_per_second_per_address": None, "handshakes_per_second": None} | options.get("limits", {})
     return RealtimeServer(host="127.0.0.1", port=0, **options)
 

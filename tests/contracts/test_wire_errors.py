@@ -428,8 +428,12 @@ async def test_permission_denied_by_a_handler(server: RealtimeServer) -> None:
 class DownBroker(MemoryBroker):
     """A broker that lost its server."""
 
-    async def publish(self, draft: Draft) -> Receipt:
-        raise BrokerUnavailable from OSError("connection refused by 10.0.0.1")
+    def publish(self, draft: Draft) -> asyncio.Future[Receipt]:
+        lost: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        error = BrokerUnavailable()
+        error.__cause__ = OSError("connection refused by 10.0.0.1")
+        lost.set_exception(error)
+        return lost
 
 
 async def test_unavailable() -> None:

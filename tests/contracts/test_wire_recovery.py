@@ -71,7 +71,7 @@ async def test_what_cannot_be_proven_is_no_recovery(server: RealtimeServer, chan
 
 
 async def test_a_part_is_no_recovery() -> None:
-    async with serving(rooms={"patterns": {"tenant_*": {"history_size": 5}}}) as server:
+    async with serving(rooms={"patterns": {"tenant_*": {"history_size": 5}}}, persistence={"database": {"url": "memory://"}}) as server:
         epoch = (await publish(server, 20))[0].position.epoch
         async with joined(server) as peer:
             assert (await peer.data("join-room", {"roomId": ROOM, "recover": {"epoch": epoch, "offset": 3}}))["recovered"] is False
@@ -246,8 +246,8 @@ async def test_an_ephemeral_room_keeps_nothing() -> None:
 
 
 async def test_resync_where_the_log_is_trimmed_under_a_slow_replay() -> None:
-    """The one way in which the embedded broker loses continuity: a member that reads more slowly than the log forgets."""
-    async with serving(rooms={"patterns": {"tenant_*": {"history_size": 150}}}) as server:
+    """The one way in which the broker in memory loses continuity: a member that reads more slowly than the log forgets."""
+    async with serving(rooms={"patterns": {"tenant_*": {"history_size": 150}}}, persistence={"database": {"url": "memory://"}}) as server:
         await publish(server, 150)
         transport = MemoryTransport(soft_limit=1000)
         identity = server.auth.identify_now(server.auth.issue(user_id="slow", tenant_id="1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,12 @@ TOKEN = re.compile(r"eyJ[\w-]{8,}")
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
     return ASYNCIO if item.path.name.startswith("test_client") else BOTH
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The default store is a file in the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -208,6 +208,7 @@ async def member(server: RealtimeServer, user_id: str, *rooms: str, role: str = 
 def make_server(**options: Any) -> RealtimeServer:
     """A server on a free port whose addresses may shake hands as often as they like, unless `limits` says otherwise."""
     options.setdefault("authentication", {"jwt_secret": SECRET})
+    options.setdefault("persistence", {"database": {"url": "memory://"}})
     options["limits"] = {"handshakes_per_second": None, "handshakes_per_second_per_address": None} | options.get("limits", {})
     return RealtimeServer(host="127.0.0.1", port=0, **options)
 

@@ -6,8 +6,8 @@ A broker owns the order of each room. It is not the fan-out (that is `pipeline`)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -168,10 +168,10 @@ class EventStore(Protocol):
     async def find(self, keys: Iterable[Key]) -> dict[Key, Stored]:
         """What is stored under ids; what is not is left out."""
 
-    async def read_after(self, room: str, after: Position, limit: int) -> list[LoggedEvent]:
+    def read_after(self, room: str, after: Position, limit: int) -> Coroutine[Any, Any, list[LoggedEvent]]:
         """The rows of one epoch after an offset, by rising offset; there may be gaps. One without a payload has empty `data`."""
 
-    async def read_before(self, room: str, before: Position, limit: int) -> list[LoggedEvent]:
+    def read_before(self, room: str, before: Position, limit: int) -> Coroutine[Any, Any, list[LoggedEvent]]:
         """The last rows of one epoch before an offset, by rising offset."""
 
     async def forget(self, rooms: Iterable[str], epoch: str) -> None:

@@ -39,30 +39,38 @@ class Port:
         )
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
+        self._has_started_app = False
         self._server: asyncio.Server | None = None
         self._dating: Timer | None = None
         self.number = 0
         """The port that is bound; 0 before `open`."""
 
-    async def open(self, host: str, port: int) -> None:
-        """Start the app, and listen. Raises `ConfigurationError` where the address cannot be bound, saying which."""
+    async def bind(self, host: str, port: int) -> None:
+        """Take the address, without listening yet. Raises `ConfigurationError` where it cannot be had, saying which."""
         self._config.load()
+        loop = asyncio.get_running_loop()
         if self._has_app:
             self._lifespan = LifespanOn(self._config)
-            await self._lifespan.startup()
-            if self._lifespan.should_exit:
-                raise RealtimeError("The app did not start; its own error stands above.")
-        self._date()
-        loop = asyncio.get_running_loop()
         state = self._lifespan.state if self._lifespan is not None else {}
         make = partial(HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state)
         try:
-            self._server = await loop.create_server(make, host or None, port, ssl=self._tls, backlog=BACKLOG)
+            self._server = await loop.create_server(make, host or None, port, ssl=self._tls, backlog=BACKLOG, start_serving=False)
         except OSError as error:
             raise ConfigurationError(
                 f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one"
             ) from error
         self.number = self._server.sockets[0].getsockname()[1]
+
+    async def open(self) -> None:
+        """Start the app, and listen."""
+        assert self._server is not None, "bind() comes first"
+        if self._lifespan is not None:
+            await self._lifespan.startup()
+            self._has_started_app = True
+            if self._lifespan.should_exit:
+                raise RealtimeError("The app did not start; its own error stands above.")
+        self._date()
+        await self._server.start_serving()
 
     def stop_listening(self) -> None:
         """Take no further connections."""
@@ -78,9 +86,9 @@ class Port:
             await asyncio.wait(list(self._state.tasks), timeout=seconds)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        if self._lifespan is not None:
+        if self._lifespan is not None and self._has_started_app:
             await self._lifespan.shutdown()
-            self._lifespan = None
+        self._lifespan = None
         if self._dating is not None:
             self._dating.cancel()
             self._dating = None

@@ -173,8 +173,9 @@ class RealtimeServer:
             gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls
         )
         try:
+            await port.bind(self.config.host, self.config.port)  # first: two servers started by mistake are told so by the port
             await self.open()
-            await port.open(self.config.host, self.config.port)
+            await port.open()
         except BaseException:
             await self._close()
             raise
@@ -219,6 +220,8 @@ class RealtimeServer:
         try:
             async with AsyncExitStack() as parts:  # the last one ends first
                 parts.push_async_callback(self.auth.stop)
+                if self._parts.database is not None:
+                    parts.push_async_callback(self._parts.database.close)
                 parts.push_async_callback(self.broker.stop)
                 parts.push_async_callback(self.rooms.stop)
                 if self._port is not None:
@@ -344,6 +347,8 @@ class RealtimeServer:
         return len(found)
 
     def _status(self) -> tuple[bool, str]:
+        if self.is_running and not self.broker.is_available:
+            return False, "unavailable"
         return self.is_running, {"running": "ok", "draining": "draining", "stopped": "stopped"}[self._state]
 
     def _on_revoked(self, user_id: str | None, token_id: str | None) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
 
 from ..backends.base import Batch, Deliver, Draft, EventStore, Key, LoggedEvent, Page, Receipt, Refused, Stored
 from ..backends.epochs import new_epoch
@@ -287,7 +287,7 @@ class StoredBroker:
             events = hot.after(after.offset, limit)
             last = events[-1].offset
         else:
-            rows = await self._store.read_after(room, after, limit)
+            rows = await _in_task(self._store.read_after(room, after, limit))
             top = self._head(room)[1]
             rows = [row for row in rows if row.offset <= top]  # the store may have what is not handed on yet
             if not rows or rows[-1].offset - after.offset != len(rows):
@@ -304,7 +304,7 @@ class StoredBroker:
         hot = self._hot_log(room)
         if epoch == self._head(room)[0] and hot is not None and (events := hot.before(end, limit)) and len(events) == limit:
             return Page(epoch, events, events[0].offset > 1, events[0].offset, events[-1].offset)
-        rows = await self._store.read_before(room, Position(epoch, end), limit)
+        rows = await _in_task(self._store.read_before(room, Position(epoch, end), limit))
         if not rows and epoch != self._head(room)[0]:
             raise UnrecoverablePosition()
         if hot is not None:
@@ -343,6 +343,11 @@ class StoredBroker:
             if not hot:
                 del self._hot[room]
         self._timers["sweep"] = self._clock.call_later(SWEEP_EVERY, self._sweep)
+
+
+def _in_task(reading: Coroutine[Any, Any, list[LoggedEvent]]) -> asyncio.Task[list[LoggedEvent]]:
+    """The road runs a broker's first step without a task, and a store's time limits need one."""
+    return asyncio.get_running_loop().create_task(reading)
 
 
 def _refuse(submissions: Iterable[Submission], error: Exception) -> None:

@@ -151,12 +151,14 @@ class MemoryServer:
 
 @asynccontextmanager
 async def memory_server(server: RealtimeServer | None = None, /, **options: Any) -> AsyncIterator[MemoryServer]:
-    """Run a server without a port: yours, with its handlers, or one made of `options` (those of `RealtimeServer`; a secret is made up).
+    """Run a server without a port: yours, with its handlers, or one made of `options` (those of `RealtimeServer`; a secret is made up, and
+    events live in memory unless `persistence` says otherwise).
 
     At the end it is stopped, without waiting for handlers that still run.
     """
     if server is None:
-        server = RealtimeServer(**{"authentication": {"jwt_secret": secrets.token_urlsafe(32)}} | options)
+        defaults: dict[str, Any] = {"authentication": {"jwt_secret": secrets.token_urlsafe(32)}, "persistence": {"database": {"url": "memory://"}}}
+        server = RealtimeServer(**defaults | options)
     await server.open()
     try:
         yield MemoryServer(server)

@@ -155,7 +155,9 @@ async def test_no_checks_where_they_are_off(site: Site) -> None:
 
 
 async def test_a_real_server_is_ready_until_it_stops() -> None:
-    server = RealtimeServer(host="127.0.0.1", port=0, authentication={"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3})
+    server = RealtimeServer(
+        host="127.0.0.1", port=0, authentication={"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, persistence={"database": {"url": "memory://"}}
+    )
     async with server:
         url = f"ws://127.0.0.1:{server.port}"
         balancer = LoadBalancer(health_check={"timeout": 2}, instances=[url])

@@ -28,7 +28,7 @@ from aibos_realtime.testing.server import MemoryServer, memory_server
 
 SECRET = "k7Qz-0pLr5Tn2Wx8" * 3
 OPEN: dict[str, Any] = {"authorization": {"permissions": {"*": ["read", "write"]}}}
-KEY: dict[str, Any] = {"authentication": {"jwt_secret": SECRET}}
+KEY: dict[str, Any] = {"authentication": {"jwt_secret": SECRET}, "persistence": {"database": {"url": "memory://"}}}
 
 
 async def refused(answer: Any, kind: type[RealtimeError]) -> RealtimeError:

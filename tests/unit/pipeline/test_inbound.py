@@ -20,7 +20,7 @@ from aibos_realtime.testing.clock import ManualClock, settle
 from aibos_realtime.testing.server import MemoryClient, memory_server
 
 OPEN: dict[str, Any] = {"authorization": {"permissions": {"*": ["read", "write"]}}}
-KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}}
+KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, "persistence": {"database": {"url": "memory://"}}}
 NO_PACE: dict[str, Any] = {"limits": {"messages_per_second": None, "publishes_per_second": None}}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from aibos_realtime import RealtimeServer
 
-KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}}
+KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, "persistence": {"database": {"url": "memory://"}}}
 SCOPE: dict[str, Any] = {"type": "websocket", "path": "/realtime/ws", "root_path": "/realtime", "query_string": b"", "client": ("192.0.2.1", 5)}
 
 

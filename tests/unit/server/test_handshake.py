@@ -27,7 +27,7 @@ class Door:
 
     def __init__(self, **options: Any) -> None:
         self.clock = ManualClock()
-        given: dict[str, Any] = {"authentication": KEY, "clock": self.clock} | options
+        given: dict[str, Any] = {"authentication": KEY, "clock": self.clock, "persistence": {"database": {"url": "memory://"}}} | options
         self.server = RealtimeServer(**given)
         self.gate: Handshake = self.server._parts.handshake
         self.gate.is_open = True

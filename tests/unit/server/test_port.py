@@ -13,7 +13,7 @@ KEY: dict[str, Any] = {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}
 
 
 def make(**options: Any) -> RealtimeServer:
-    given: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "authentication": KEY} | options
+    given: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "authentication": KEY, "persistence": {"database": {"url": "memory://"}}} | options
     return RealtimeServer(**given)
 
 

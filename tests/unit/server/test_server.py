@@ -10,7 +10,7 @@ import pytest
 from aibos_realtime import ConfigurationError, RealtimeServer
 from aibos_realtime.testing.server import memory_server
 
-KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}}
+KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, "persistence": {"database": {"url": "memory://"}}}
 
 
 def make(**options: Any) -> RealtimeServer:

@@ -14,7 +14,7 @@ from aibos_realtime.testing.server import MemoryClient, memory_server
 from aibos_realtime.transport.memory import MemoryTransport
 
 OPEN: dict[str, Any] = {"authorization": {"permissions": {"*": ["read", "write"]}}}
-KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}}
+KEY: dict[str, Any] = {"authentication": {"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, "persistence": {"database": {"url": "memory://"}}}
 NO_PULSE: dict[str, Any] = {"connections": {"heartbeat_interval": None, "heartbeat_timeout": None}}
 
 

@@ -46,7 +46,7 @@ async def test_errors_come_as_errors_and_what_came_before_is_kept() -> None:
 
 
 async def test_a_server_of_ones_own_with_its_handlers() -> None:
-    server = RealtimeServer(authentication={"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3})
+    server = RealtimeServer(authentication={"jwt_secret": "k7Qz-0pLr5Tn2Wx8" * 3}, persistence={"database": {"url": "memory://"}})
 
     @server.event("double")
     async def double(socket: Socket, data: Any) -> Any:

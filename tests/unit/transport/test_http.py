@@ -20,7 +20,7 @@ UPGRADE = (
 
 @asynccontextmanager
 async def serve(**options: Any) -> AsyncIterator[RealtimeServer]:
-    server = RealtimeServer(host="127.0.0.1", port=0, authentication=KEY, **options)
+    server = RealtimeServer(host="127.0.0.1", port=0, authentication=KEY, persistence={"database": {"url": "memory://"}}, **options)
     async with server:
         yield server
 

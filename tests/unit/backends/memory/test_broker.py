@@ -35,7 +35,7 @@ async def test_events_and_rooms_are_forgotten_in_the_background() -> None:
     for number in range(5):
         await broker.publish(draft(f"room{number}", "x"))
     await clock.advance(331)
-    assert not any(log.events for log in broker._logs.values()) and len(broker._logs) == 5
+    assert not any(len(log.hot) for log in broker._logs.values()) and len(broker._logs) == 5
     await clock.advance(86_400)
     assert broker._logs == {}
     await broker.stop()

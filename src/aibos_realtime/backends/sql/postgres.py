@@ -1,0 +1,271 @@
+"""PostgreSQL through asyncpg: a pool for everybody, and one connection whose session holds the lock of the server that writes the log.
+
+A statement is ended by the server after its time; where the server itself is out of reach, the connection is cut a little later. Behind pgbouncer:
+session pooling, since the lock and LISTEN belong to a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+
+from ...errors import ConfigurationError, StoreUnavailable
+from .database import Versions, Work
+from .failures import unavailable_for
+from .meta import GENERATION, next_generation, read_meta
+from .options import DatabaseOptions
+from .urls import Place
+from .versions import find_version, require_current, upgrade
+
+try:
+    import asyncpg  # type: ignore[import-untyped]
+except ImportError:
+    raise ConfigurationError('database.url: PostgreSQL needs a driver that is not installed: pip install "aibos-realtime[postgres]"') from None
+
+T = TypeVar("T")
+
+GRACE = 0.5
+"""Seconds beyond the statement time-out until a connection that says nothing is cut."""
+LOCK_RETRY = 0.05
+
+_LOG, _SCHEMA = "1633444467, 1", "1633444467, 2"
+"""Keys of advisory locks, which are per database: "aibs" as a number, and what is locked."""
+
+_MISTAKES = {
+    "28P01": "does not take this password",
+    "28000": "does not let this user in",
+    "3D000": "has no such database",
+    "42501": "denies this user the rights to its tables",
+    "42704": "does not know a parameter of the URL",
+    "22023": "does not take a parameter of the URL",
+}
+"""By SQLSTATE, what an operator has to mend: trying again would not help."""
+
+
+class PostgresConnections:
+    """See `database.Connections`."""
+
+    def __init__(self, place: Place, options: DatabaseOptions) -> None:
+        self._place = place
+        self.timeout = options.statement_timeout
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self.connect,
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=options.pool_size,
+            max_overflow=0,
+            pool_timeout=options.statement_timeout,
+            hide_parameters=True,
+        )
+        self._reading = self._engine.execution_options(postgresql_readonly=True)
+
+    @property
+    def name(self) -> str:
+        """How error texts name the database."""
+        return self._place.name
+
+    async def connect(self, timeout: float | None = 0.0) -> asyncpg.Connection:
+        """A connection of its own; whoever asked for it closes it. `timeout`: of statements; 0 the configured one, None none.
+
+        Raises `StoreUnavailable`.
+        """
+        limit = self.timeout if timeout == 0.0 else timeout
+        settings = {"application_name": "aibos-realtime", "statement_timeout": str(int((limit or 0) * 1000))}
+        try:
+            return await asyncpg.connect(self._place.dsn, timeout=self.timeout, command_timeout=limit, server_settings=settings)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreUnavailable(f"The database {self.name} does not answer: try again later.") from error
+
+    async def open(self) -> None:
+        with _Explained(self._place.shown):
+            await self.read(lambda connection: require_current(connection, self._place.shown))
+
+    async def close(self) -> None:
+        # The pool says good-bye to each connection, and a server out of reach does not answer.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout):
+                await self._engine.dispose()
+
+    async def find_version(self) -> str | None:
+        with _Explained(self._place.shown):
+            return await self.read(find_version)
+
+    async def upgrade(self) -> Versions:
+        def work(connection: Connection) -> Versions:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_SCHEMA})"))
+            return upgrade(connection, self._place.shown)
+
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: self.connect(None), hide_parameters=True)
+        try:
+            with _Explained(self._place.shown), unavailable_for(self.name):
+                async with engine.begin() as connection:
+                    return await connection.run_sync(work)
+        finally:
+            await engine.dispose()
+
+    async def write(self, work: Work[T]) -> T:
+        with unavailable_for(self.name):
+            async with self._engine.connect() as connection:
+                return await self.transact(connection, work)
+
+    async def read(self, work: Work[T]) -> T:
+        with unavailable_for(self.name):
+            async with self._reading.connect() as connection:
+                return await self.transact(connection, work)
+
+    async def transact(self, connection: AsyncConnection, work: Work[T]) -> T:
+        """One transaction. Its connection is cut when it takes so long that the server cannot be there."""
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        cut = asyncio.get_running_loop().call_later(self.timeout + GRACE, driver.terminate)
+        try:
+            async with connection.begin():
+                return await connection.run_sync(work)
+        finally:
+            cut.cancel()
+
+    async def acquire_writer(self, wait: float) -> PostgresWriter:
+        writer = PostgresWriter(self, self._place)
+        try:
+            await writer.acquire(wait)
+        except BaseException:
+            await writer.release()
+            raise
+        return writer
+
+    async def listen(self, channel: str, ring: Callable[[], None]) -> None:
+        connection = await self.connect()
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            await connection.add_listener(channel, lambda *_: ring())
+            ring()
+            await lost.wait()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreUnavailable(f"The database {self.name} does not answer: try again later.") from error
+        finally:
+            connection.terminate()
+        raise StoreUnavailable(f"The database {self.name} has closed the connection for its notices.")
+
+    async def connect_alone(self) -> AsyncConnection:
+        """A connection outside the pool, which closing disconnects. Raises `StoreUnavailable`."""
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=self.connect, poolclass=NullPool, hide_parameters=True)
+        return await engine.connect()
+
+
+class PostgresWriter:
+    """See `database.Writer`. The right is an advisory lock of one session, and every write goes through that session.
+
+    Where the session was lost, the next write makes a new one, ends what the server still has of the old, and goes on unless somebody else had the
+    right in between.
+    """
+
+    def __init__(self, connections: PostgresConnections, place: Place) -> None:
+        self.generation = 0
+        self._connections = connections
+        self._place = place
+        self._session: AsyncConnection | None = None
+        self._backend: tuple[int, Any] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._is_lost = False
+
+    async def acquire(self, wait: float) -> None:
+        """Get the right for the first time. Raises `ConfigurationError` where another server keeps it for `wait` seconds."""
+        with unavailable_for(self._connections.name):
+            self._session = await self._connections.connect_alone()
+            if not await self._lock(self._session, wait):
+                raise ConfigurationError(f"database.url: another server writes to {self._place.shown}; stop it, or use another database")
+            self.generation = await self._connections.transact(self._session, next_generation)
+
+    async def write(self, work: Work[T]) -> T:
+        async with self._one_at_a_time:
+            try:
+                with unavailable_for(self._connections.name):
+                    if self._session is None:
+                        self._session = await self._reconnect()
+                    return await self._connections.transact(self._session, work)
+            except (StoreUnavailable, asyncio.CancelledError):
+                # What became of the transaction is not known: the session that may still be at it must end before the next one begins.
+                await self._disconnect()
+                raise
+
+    async def release(self) -> None:
+        self._is_lost = True
+        await self._disconnect()
+
+    async def _reconnect(self) -> AsyncConnection:
+        if self._is_lost:
+            raise StoreUnavailable(_LOST)
+        session = await self._connections.connect_alone()
+        try:
+            await self._connections.transact(session, self._end_old_session)
+            if not await self._lock(session, self._connections.timeout):
+                raise StoreUnavailable("The lock of the log is held by another session of the database: try again later.")
+            if await self._connections.transact(session, lambda connection: read_meta(connection, GENERATION)) != str(self.generation):
+                self._is_lost = True
+                raise StoreUnavailable(_LOST)
+        except BaseException:
+            await _end(session)
+            raise
+        return session
+
+    async def _lock(self, session: AsyncConnection, wait: float) -> bool:
+        until = monotonic() + wait
+        while not await self._connections.transact(session, self._try_lock):
+            if monotonic() > until:
+                return False
+            await asyncio.sleep(LOCK_RETRY)
+        return True
+
+    def _try_lock(self, connection: Connection) -> bool:
+        got = bool(connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOG})")))
+        if got:
+            found = connection.execute(text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")).one()
+            self._backend = (found.pid, found.backend_start)
+        return got
+
+    def _end_old_session(self, connection: Connection) -> None:
+        """A server that did not notice the end of a connection keeps its session, with the lock, and perhaps in the middle of a commit."""
+        if self._backend is not None:
+            pid, start = self._backend
+            end = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :start")
+            connection.execute(end, {"pid": pid, "start": start})
+
+    async def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await _end(session)
+
+
+_LOST = "Another server writes to this database now."
+
+
+async def _end(session: AsyncConnection) -> None:
+    """Disconnect at once, without a word to a server that may not be there."""
+    driver: Any = (await session.get_raw_connection()).driver_connection
+    driver.terminate()
+    with suppress(Exception):
+        await session.close()
+
+
+class _Explained:
+    """Around the first contact with a server: what an operator has to mend becomes a `ConfigurationError` that says so."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+        state = getattr(getattr(cause, "orig", cause), "sqlstate", None)
+        why = "cannot be asked with these parameters of the URL" if isinstance(cause, asyncpg.ClientConfigurationError) else _MISTAKES.get(str(state))
+        if why is not None:
+            raise ConfigurationError(f"database.url: {self._shown} {why}") from None
