@@ -34,15 +34,16 @@ class Demo:
         self.server = RealtimeServer(
             **options,  # type: ignore[arg-type]
             authentication={"jwt_secret": self._folder.make_secret(), "expires_in": "1h"},
-            rooms={"patterns": {DEMO_ROOM: {"history_ttl": 86_400, "max_users": 100}}},
+            rooms={"patterns": {DEMO_ROOM: {"max_users": 100}}},
+            persistence={"database": {"url": f"sqlite:///{self._folder.path / 'events.db'}"}},
         )
 
     async def begin(self) -> None:
-        """Once it listens: say so in the folder, and publish the examples."""
+        """Once it listens: say so in the folder, and publish the examples, which are there already where the demo ran before."""
         self._url = self.server.url
         self._folder.write_url(self._url)
-        for event, data in EXAMPLES:
-            await self.server.broadcaster.broadcast_to_room(DEMO_ROOM, event, data)
+        for number, (event, data) in enumerate(EXAMPLES):
+            await self.server.broadcaster.broadcast_to_room(DEMO_ROOM, event, data, idempotency_key=f"example-{number}")
 
     def end(self) -> None:
         """Once it has stopped, or did not start: then what the folder says is another demo's."""

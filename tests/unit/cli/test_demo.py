@@ -71,6 +71,17 @@ async def test_the_room_holds_the_examples() -> None:
     assert DemoFolder().url() is None
 
 
+async def test_the_demo_of_yesterday_is_still_there() -> None:
+    positions = []
+    for _ in range(2):
+        demo = Demo(host=None, port=0)
+        async with demo.server as server:
+            await demo.begin()
+            positions.append(await server.broker.position(DEMO_ROOM))
+        demo.end()
+    assert positions[0] == positions[1] and positions[0].offset == len(EXAMPLES)
+
+
 def test_the_banner_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     demo = Demo(host=None, port=3001)
     demo.print_banner()
