@@ -24,6 +24,7 @@ from .options import Count, Options, Seconds
 from .pipeline.authorization import AuthorizationOptions
 from .pipeline.throttle import LimitOptions
 from .storage.persistence import RetentionOptions
+from .storage.queue import MessageQueueOptions
 
 DEFAULT_PORT = 3001
 
@@ -91,6 +92,7 @@ class RealtimeConfig(Options):
     limits: LimitOptions = Field(default_factory=lambda: LimitOptions())
     compression: CompressionOptions = Field(default_factory=CompressionOptions)
     persistence: PersistenceOptions = Field(default_factory=PersistenceOptions)
+    queue: MessageQueueOptions = Field(default_factory=lambda: MessageQueueOptions())
     scaling: ScalingOptions = Field(default_factory=ScalingOptions)
     tls: TlsOptions | None = None
     trusted_proxies: list[str] = Field(default_factory=list)
@@ -139,6 +141,8 @@ VARIABLES = {
     "JWT_SECRET": "authentication.jwt_secret",
     "JWT_EXPIRES_IN": "authentication.expires_in",
     "DATABASE_URL": "persistence.database.url",
+    "REDIS_URL": "queue.redis.url",
+    "REDIS_DB": "queue.redis.db",
     "ENABLE_SCALING": "scaling.enabled",
     "INSTANCE_ID": "scaling.instance_id",
     "INSTANCE_URL": "scaling.instance_url",
@@ -158,7 +162,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _merge(target: dict[str, Any], values: Mapping[str, Any], source: str, sources: dict[str, str], path: str = "") -> None:
     for key, value in values.items():
         dotted = f"{path}{key}"
-        if isinstance(value, Mapping) and key not in ("patterns", "permissions", "roles"):
+        if isinstance(value, Mapping) and key not in ("patterns", "permissions", "roles", "queues"):
             nested = target.get(key)
             target[key] = dict(nested) if isinstance(nested, Mapping) else {}
             _merge(target[key], value, source, sources, f"{dotted}.")

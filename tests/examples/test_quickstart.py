@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "examples" / "quickstart.py"
 
 
-def test_it_runs_and_prints_the_event() -> None:
-    done = subprocess.run([sys.executable, str(FILE)], capture_output=True, text=True, timeout=20)
+def test_it_runs_and_prints_the_event(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(FILE)], capture_output=True, text=True, timeout=20, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("1 invoice.created {'invoiceId': 'inv_001', 'amount': 1000}\n", "")
 
 

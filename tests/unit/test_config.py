@@ -73,7 +73,7 @@ def test_every_documented_variable() -> None:
     environment = {
         "REALTIME_HOST": "127.0.0.1", "REALTIME_PORT": "3002", "REALTIME_CORS_ORIGIN": "https://a.example, https://b.example",
         "JWT_SECRET": SECRET,
-        "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
+        "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost", "REDIS_DB": "2", "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
         "INSTANCE_URL": "ws://a:1",
     }  # fmt: skip
     assert environment.keys() == VARIABLES.keys()
@@ -81,6 +81,7 @@ def test_every_documented_variable() -> None:
     assert (config.host, config.port, config.cors.origin) == ("127.0.0.1", 3002, ("https://a.example", "https://b.example"))
     assert config.authentication.jwt_secret is not None and config.authentication.jwt_secret.get_secret_value() == SECRET
     assert (config.authentication.expires_in, config.persistence.database.url) == (86400.0, "postgresql://localhost/x")
+    assert config.queue.redis is not None and (config.queue.redis.url, config.queue.redis.db) == ("redis://localhost", 2)
     assert (config.scaling.enabled, config.scaling.instance_id, config.scaling.instance_url) == (False, "i1", "ws://a:1")
     assert set(sources.values()) == {"environment"}
 

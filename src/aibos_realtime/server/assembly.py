@@ -11,8 +11,6 @@ from typing import Any
 from ..auth.authentication import WebSocketAuth
 from ..auth.origin import OriginPolicy
 from ..backends.base import Broker
-from ..backends.memory.broker import MemoryBroker
-from ..backends.sql.database import Database
 from ..clock import Clock
 from ..config import RealtimeConfig
 from ..errors import ConfigurationError
@@ -30,12 +28,12 @@ from ..pipeline.inbound import Inbound
 from ..pipeline.routing import Router
 from ..protocol.deflate import Inflater
 from ..protocol.frames import FrameReader
-from ..protocol.limits import is_own_stream
-from ..storage.broker import StoredBroker
-from ..storage.split_broker import SplitBroker
+from ..storage.persistence import MessagePersistence
+from ..storage.queue import MessageQueue
 from ..transport.websocket import WebSocketTransport
 from .handshake import Arrival, Handshake
 from .sockets import Sockets
+from .storage import Storage
 from .upgrade import TrustedProxies
 
 WEBSOCKET_PATHS = ("/", "/ws")
@@ -48,7 +46,7 @@ class Parts:
     auth: WebSocketAuth
     authorization: WebSocketAuthorization
     broker: Broker
-    database: Database | None
+    storage: Storage
     rooms: RoomManager
     pool: ConnectionPool
     router: Router
@@ -73,6 +71,8 @@ def assemble(
     rooms: RoomManager | None = None,
     pool: ConnectionPool | None = None,
     broker: Broker | None = None,
+    persistence: MessagePersistence | None = None,
+    queue: MessageQueue | None = None,
 ) -> Parts:
     """Build a server's parts. Opens nothing, and binds to no event loop. Raises `ConfigurationError`."""
     refuse_what_is_not_here(config)
@@ -83,10 +83,8 @@ def assemble(
     authorization = authorization if authorization is not None else WebSocketAuthorization(**_fields(config.authorization))
     rooms = rooms if rooms is not None else RoomManager(**_fields(config.rooms), clock=clock)
     pool = pool if pool is not None else _pool(config, metrics, clock)
-    database = None
-    if broker is None:
-        database = _database(config)
-        broker = _broker(config, database, rooms, metrics, clock)
+    storage = Storage(config, rooms=rooms, metrics=metrics, clock=clock, broker=broker, persistence=persistence, queue=queue)
+    broker = storage.broker
     filters = Filters()
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
@@ -120,7 +118,7 @@ def assemble(
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
     return Parts(
-        auth, authorization, broker, database, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics,
+        auth, authorization, broker, storage, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics,
         _tls(config), node
     )  # fmt: skip
 
@@ -129,23 +127,6 @@ def refuse_what_is_not_here(config: RealtimeConfig) -> None:
     """Raise `ConfigurationError` for options whose promise this version could not keep."""
     if config.scaling.enabled:
         raise ConfigurationError("scaling.enabled: several nodes are not supported by this version; leave it off to run one node")
-
-
-def _database(config: RealtimeConfig) -> Database | None:
-    """Where events are stored; None where they live in memory alone."""
-    options = config.persistence.database
-    return None if options.url.startswith("memory:") else Database.from_options(options)
-
-
-def _broker(config: RealtimeConfig, database: Database | None, rooms: RoomManager, metrics: Metrics, clock: Clock) -> Broker:
-    ephemeral = MemoryBroker(clock=clock)
-    if database is None:
-        return ephemeral
-    from ..backends.sql.events import SqlEventStore  # the driver comes with it, which a server in memory can do without
-
-    options = config.persistence
-    durable = StoredBroker(SqlEventStore(database), waiting=options.events_waiting, waiting_bytes=options.bytes_waiting, metrics=metrics, clock=clock)
-    return SplitBroker(durable=durable, ephemeral=ephemeral, is_ephemeral=lambda room: not is_own_stream(room) and rooms.pattern(room).ephemeral)
 
 
 def _fields(options: Options) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from ..pipeline.authorization import AuthorizationOptions, WebSocketAuthorizatio
 from ..pipeline.broadcaster import EventBroadcaster, Sending
 from ..pipeline.throttle import LimitOptions
 from ..protocol.close_codes import CloseCode, default_reason
+from ..storage.persistence import MessagePersistence
+from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.base import CLOSE_TIMEOUT
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, assemble
@@ -66,7 +68,8 @@ class RealtimeServer:
         heartbeat: HeartbeatOptions | Group | None = None,
         limits: LimitOptions | Group | None = None,
         compression: CompressionOptions | Group | None = None,
-        persistence: PersistenceOptions | Group | None = None,
+        persistence: MessagePersistence | PersistenceOptions | Group | None = None,
+        queue: MessageQueue | MessageQueueOptions | Group | None = None,
         scaling: ScalingOptions | Group | None = None,
         tls: ssl.SSLContext | TlsOptions | Group | None = None,
         trusted_proxies: list[str] | None = None,
@@ -78,20 +81,25 @@ class RealtimeServer:
         authz, authorization = _part(authorization, WebSocketAuthorization)
         manager, rooms = _part(rooms, RoomManager)
         pool, connections = _part(connections, ConnectionPool)
+        messages, persistence = _part(persistence, MessagePersistence)
+        work, queue = _part(queue, MessageQueue)
         context, tls = _part(tls, ssl.SSLContext)
         groups = {
             "cors": cors, "authentication": authentication, "authorization": authorization, "rooms": rooms, "connections": connections,
-            "heartbeat": heartbeat, "limits": limits, "compression": compression, "persistence": persistence, "scaling": scaling, "tls": tls,
-            "trusted_proxies": trusted_proxies,
+            "heartbeat": heartbeat, "limits": limits, "compression": compression, "persistence": persistence, "queue": queue, "scaling": scaling,
+            "tls": tls, "trusted_proxies": trusted_proxies,
         }  # fmt: skip
         given = {name: value for name, value in groups.items() if value is not None}
         self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given, **unknown})
-        self._parts = parts = assemble(self.config, clock=clock, auth=auth, authorization=authz, rooms=manager, pool=pool, broker=broker)
+        self._parts = parts = assemble(
+            self.config, clock=clock, auth=auth, authorization=authz, rooms=manager, pool=pool, broker=broker, persistence=messages, queue=work
+        )
         self._tls = context or parts.tls
         self._clock = clock
         self.auth = parts.auth
         self.authorization = parts.authorization
         self.broker = parts.broker
+        self.queue = parts.storage.queue
         self.rooms = parts.rooms
         self.pool = parts.pool
         self.metrics = parts.metrics
@@ -188,7 +196,7 @@ class RealtimeServer:
         self._state = "running"
         self._stopped.clear()
         await self.auth.start()
-        await self.broker.start()
+        await self._parts.storage.start()
         self._parts.sockets.start()
         self._parts.handshake.is_open = True
 
@@ -209,20 +217,18 @@ class RealtimeServer:
             await self._parts.sockets.drain(drain, spread=min(drain, 1.0 + len(self.pool) / 200))
             patience = CLOSE_TIMEOUT
         finally:
-            await self._close(patience)
+            await self._close(patience, drain)
 
     async def _stopped_or_never(self) -> None:
         if self._state == "draining":
             await self._stopped.wait()
 
-    async def _close(self, patience: float = CLOSE_TIMEOUT) -> None:
-        """End every part, whatever happens to one of them. `patience`: seconds for the peers' close answers."""
+    async def _close(self, patience: float = CLOSE_TIMEOUT, drain: float = 0.0) -> None:
+        """End every part, whatever happens to one of them. `patience`: seconds for the peers' close answers; `drain`: for the queue's handlers."""
         try:
             async with AsyncExitStack() as parts:  # the last one ends first
                 parts.push_async_callback(self.auth.stop)
-                if self._parts.database is not None:
-                    parts.push_async_callback(self._parts.database.close)
-                parts.push_async_callback(self.broker.stop)
+                parts.push_async_callback(self._parts.storage.stop, drain)
                 parts.push_async_callback(self.rooms.stop)
                 if self._port is not None:
                     parts.push_async_callback(self._port.close, patience)
@@ -310,6 +316,13 @@ class RealtimeServer:
         self._parts.handshake.paths = frozenset({prefix or "/", f"{prefix}/", f"{prefix}/ws"})
 
     # — operation —
+
+    @property
+    def persistence(self) -> MessagePersistence:
+        """The stored messages: to read, export and erase them. Raises `ConfigurationError` for a server whose events live in memory alone."""
+        if self._parts.storage.persistence is None:
+            raise ConfigurationError("persistence.database.url: memory:// keeps no messages; name a database, or leave it to the default")
+        return self._parts.storage.persistence
 
     @property
     def sending(self) -> Sending:

@@ -110,7 +110,7 @@ class StoredBroker:
         limit, limit_bytes = self._limits
         if not self.is_available:
             receipt.set_exception(StoreUnavailable())
-        elif len(self._waiting) >= limit or self._waiting_bytes + len(draft.data) > limit_bytes:
+        elif len(self._waiting) >= limit or self._waiting_bytes >= limit_bytes:  # whatever its size: what is refused must not be overtaken
             self._metrics.publishes_refused += 1
             receipt.set_exception(Overloaded("More events wait to be stored than allowed: try again later."))
         else:
@@ -191,6 +191,7 @@ class StoredBroker:
             known = await self._store.find(first)
         except Exception as error:
             _refuse(batch, error)
+            self._refuse_waiting(error)  # they must not overtake
             return
         for key, stored in known.items():
             self._answer_again(first.pop(key), stored)

@@ -106,18 +106,28 @@ async def test_a_fanout_that_fails_harms_neither_log_nor_publisher(bench: Bench)
 
 
 async def test_more_than_may_wait_is_refused_and_the_rest_goes_its_way() -> None:
-    bench = Bench(options={"waiting": 3, "waiting_bytes": 100})
+    bench = Bench(options={"waiting": 3})
     await bench.begin()
     bench.store.gate.clear()
     receipts = [bench.broker.publish(draft()) for _ in range(5)]
-    large = bench.broker.publish(draft(data=b"1" * 101))
     bench.store.gate.set()
-    answers = await asyncio.gather(*receipts, large, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [Receipt] * 3 + [Overloaded] * 3
+    answers = await asyncio.gather(*receipts, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Receipt] * 3 + [Overloaded] * 2
     assert isinstance(answers[-1], Overloaded) and answers[-1].retryable
-    assert bench.metrics.publishes_refused == 3 and bench.offsets == [1, 2, 3]
-    (after,) = await bench.publish(draft(data=b"1" * 100))
+    assert bench.metrics.publishes_refused == 2 and bench.offsets == [1, 2, 3]
+    (after,) = await bench.publish(draft())
     assert isinstance(after, Receipt), "there is room again"
+    await bench.broker.stop()
+
+
+async def test_bytes_that_wait_are_bounded_too_and_nothing_small_overtakes_what_was_refused() -> None:
+    bench = Bench(options={"waiting_bytes": 100})
+    await bench.begin()
+    bench.store.gate.clear()
+    receipts = [bench.broker.publish(draft(data=b"1" * size)) for size in (60, 60, 60, 1)]
+    bench.store.gate.set()
+    answers = await asyncio.gather(*receipts, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Receipt, Receipt, Overloaded, Overloaded]
     await bench.broker.stop()
 
 

@@ -208,9 +208,6 @@ class PostgresWriter:
             await self._connections.transact(session, self._end_old_session)
             if not await self._lock(session, self._connections.timeout):
                 raise StoreUnavailable("The lock of the log is held by another session of the database: try again later.")
-            if await self._connections.transact(session, lambda connection: read_meta(connection, GENERATION)) != str(self.generation):
-                self._is_lost = True
-                raise StoreUnavailable(_LOST)
         except BaseException:
             await _end(session)
             raise
@@ -225,11 +222,15 @@ class PostgresWriter:
         return True
 
     def _try_lock(self, connection: Connection) -> bool:
-        got = bool(connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOG})")))
-        if got:
+        is_ours = bool(connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOG})")))
+        # Asked after the lock: whoever had it meanwhile has counted.
+        if self.generation and read_meta(connection, GENERATION) != str(self.generation):
+            self._is_lost = True
+            raise StoreUnavailable(_LOST)
+        if is_ours:
             found = connection.execute(text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")).one()
             self._backend = (found.pid, found.backend_start)
-        return got
+        return is_ours
 
     def _end_old_session(self, connection: Connection) -> None:
         """A server that did not notice the end of a connection keeps its session, with the lock, and perhaps in the middle of a commit."""

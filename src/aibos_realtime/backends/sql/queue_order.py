@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,18 +19,38 @@ from .schema import queue_messages
 
 SLICE = 1000
 """Rows that one statement looks at, moves or removes at most."""
-LOOKED_AT = 5000
+LOOKED_AT = 1000
 """Rows that one `take` looks at in all; what it has not found by then is for the next one."""
+
+
+class Line(IntEnum):
+    """How a message stands among those of its key."""
+
+    WAITING = 0
+    FIRST = 1
+    """It is its turn: it was handed out and is unfinished, or the one before it has just gone."""
+    HELD = 2
+    """Another one of its key comes first."""
+    DELAYED = 3
+    """It was sent with a delay, and keeps nobody waiting meanwhile."""
+
 
 q = queue_messages.c
 _other = queue_messages.alias("other")
-_same_key = (_other.c.queue == q.queue) & (_other.c.message_key == q.message_key)
-_line = (
-    sa.select(sa.func.min(_other.c.seq)).where(_same_key, _other.c.due > 0, _other.c.takes > 0).scalar_subquery().label("begun"),
-    sa.select(sa.func.min(_other.c.seq)).where(_same_key, _other.c.due == 0).scalar_subquery().label("first"),
-    sa.select(sa.func.max(_other.c.due)).where(_same_key, _other.c.due > 0, _other.c.in_flight).scalar_subquery().label("busy_until"),
+
+
+def _of_same_key(line: Line, column: sa.ColumnElement[int], *more: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    same = sa.and_(_other.c.queue == q.queue, _other.c.message_key == q.message_key, _other.c.line == line, *more)
+    return sa.select(column).where(same).scalar_subquery()
+
+
+_LINE = (
+    _of_same_key(Line.FIRST, sa.func.min(_other.c.seq)).label("first"),
+    _of_same_key(Line.WAITING, sa.func.min(_other.c.seq)).label("waiting"),
+    # "+ 0": else both databases would rather walk down the index of `due` than look at the one whose turn it is.
+    _of_same_key(Line.FIRST, sa.func.max(_other.c.due + 0), _other.c.in_flight).label("busy_until"),
 )
-"""Of the same key: the first message that was handed out before and is unfinished, the first one that waits, and the end of the last lease."""
+"""Of the same key: the one whose turn it is, the first one that waits, and the end of the lease."""
 
 
 class Candidates:
@@ -43,7 +64,7 @@ class Candidates:
         self._now = now
         self._is_ordered = ordered
         self._query = (
-            sa.select(queue_messages, is_expired.label("is_expired"), *(_line if ordered else ()))
+            sa.select(queue_messages, is_expired.label("is_expired"), *(_LINE if ordered else ()))
             .where(q.queue == queue)
             .order_by(q.due, q.seq)
             .with_for_update(of=queue_messages, skip_locked=True)
@@ -56,19 +77,29 @@ class Candidates:
     def find(self, limit: int) -> list[Any]:
         """Up to `limit` messages, locked."""
         found: list[Any] = []
-        for is_due in (q.due.between(1, self._now), q.due == 0):
-            size = limit - len(found)
-            query = self._query.where(is_due)
-            while len(found) < limit and self._left > 0:
-                size = min(size, SLICE)
-                rows = self._connection.execute(query.limit(size)).all()
-                self._left -= len(rows)
-                self._sort(rows, found, limit)
-                if len(rows) < size:
-                    break
-                query = self._query.where(is_due, sa.tuple_(q.due, q.seq) > sa.tuple_(*map(sa.literal, (rows[-1].due, rows[-1].seq))))
-                size *= 2
+        self._walk(q.due.between(1, self._now), found, limit)
+        self._walk(q.due == 0, found, limit)
         return found
+
+    def _walk(self, is_due: sa.ColumnElement[bool], found: list[Any], limit: int) -> None:
+        size = limit - len(found)
+        query = self._query.where(is_due)
+        while len(found) < limit and self._left > 0:
+            size = min(size, SLICE)
+            rows = self._connection.execute(query.limit(size)).all()
+            self._left -= len(rows)
+            self._sort(rows, found, limit)
+            if len(rows) < size:
+                return
+            last, size = rows[-1], 2 * size
+            # Equality keeps SQLite from sorting what its index has in order.
+            is_after = q.seq > last.seq if last.due == 0 else sa.tuple_(q.due, q.seq) > sa.tuple_(sa.literal(last.due), sa.literal(last.seq))
+            query = self._query.where(is_due, is_after)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether there may be more, which `find` did not look at."""
+        return self._left <= 0
 
     def _sort(self, rows: Sequence[Any], found: list[Any], limit: int) -> None:
         for row in rows:
@@ -81,14 +112,15 @@ class Candidates:
 
     def _has_place(self, row: Any) -> bool:
         """Whether a message is the first of its key."""
-        if row.takes > 0:
-            has_place = row.message_key not in self._keys and row.begun == row.seq and (row.busy_until or 0) <= self._now
+        if row.line == Line.FIRST:
+            # More than one can be in its turn where some workers did not ask for order.
+            has_place = row.message_key not in self._keys and row.first == row.seq and (row.busy_until or 0) <= self._now
         elif row.message_key in self._keys:
             has_place = self._block(row, None)
-        elif row.begun is not None:
-            has_place = self._block(row, row.begun)
-        elif row.due == 0 and row.first < row.seq:
+        elif row.first is not None:
             has_place = self._block(row, row.first)
+        elif row.line == Line.WAITING and row.waiting < row.seq:
+            has_place = self._block(row, row.waiting)
         else:
             has_place = True
         if has_place:
@@ -108,19 +140,33 @@ class Candidates:
         if not self._blocked:
             return
         blockers = {blocker for _, blocker in self._blocked if blocker is not None}
-        is_there = sa.select(q.seq).where(among(self._connection, q.seq, blockers), q.due.is_not(None)).with_for_update(skip_locked=True)
+        is_there = sa.select(q.seq).where(among(self._connection, q.seq, blockers), q.line != Line.HELD).with_for_update(skip_locked=True)
         locked = {None, *self._connection.scalars(is_there)}
         held = [seq for seq, blocker in self._blocked if blocker in locked]
-        self._connection.execute(queue_messages.update().where(among(self._connection, q.seq, held)).values(due=None))
+        self._connection.execute(queue_messages.update().where(among(self._connection, q.seq, held)).values(due=None, line=Line.HELD))
 
 
-def free_followers(connection: Connection, queue: str, keys: Iterable[str | None]) -> None:
-    """Let the next message of each key go, in the transaction that removed one of it."""
-    rows = [{"of_queue": queue, "of_key": key} for key in sorted({key for key in keys if key is not None})]
+def free_followers(connection: Connection, queue: str, removed: Iterable[tuple[str | None, Line]]) -> None:
+    """Let the next message of each key go, in the transaction that removed some. `removed`: their keys, and how they stood in line."""
+    gone = {(key, line) for key, line in removed if key is not None}
+    firsts = {key for key, line in gone if line == Line.FIRST}
+    _free(connection, queue, firsts, sa.true())
+    # Behind one that only waited for its turn the others stand, unless there is one whose turn it is: then they stand behind that.
+    _free(connection, queue, {key for key, line in gone if line == Line.WAITING} - firsts, ~sa.exists(_in_line(Line.FIRST, _other.c.seq)))
+
+
+def _free(connection: Connection, queue: str, keys: Iterable[str | None], when: sa.ColumnElement[bool]) -> None:
+    rows = [{"of_queue": queue, "of_key": key} for key in sorted(key for key in keys if key is not None)]
     if rows:
-        of_key = (_other.c.queue == sa.bindparam("of_queue", type_=sa.Text)) & (_other.c.message_key == sa.bindparam("of_key", type_=sa.Text))
-        following = sa.select(sa.func.min(_other.c.seq)).where(of_key, _other.c.due.is_(None)).scalar_subquery()
-        connection.execute(queue_messages.update().where(q.seq == following, q.due.is_(None)).values(due=0), rows)
+        following = _in_line(Line.HELD, sa.func.min(_other.c.seq)).scalar_subquery()
+        # What another transaction has let go, and perhaps handed out, since this statement began stays as it is.
+        is_still_held = (q.seq == following) & (q.line == Line.HELD)
+        connection.execute(queue_messages.update().where(is_still_held, when).values(due=0, line=Line.FIRST), rows)
+
+
+def _in_line(line: Line, column: sa.ColumnElement[int]) -> sa.Select[int]:
+    queue, key = (sa.bindparam(name, type_=sa.Text) for name in ("of_queue", "of_key"))
+    return sa.select(column).where(_other.c.queue == queue, _other.c.message_key == key, _other.c.line == line)
 
 
 def among(connection: Connection, column: sa.ColumnElement[Any], values: Iterable[int] | Iterable[str]) -> sa.ColumnElement[bool]:

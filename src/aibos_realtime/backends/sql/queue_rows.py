@@ -18,12 +18,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ...clock import Clock
 from ...errors import IdempotencyConflict, QueueFull
 from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
-from .queue_order import SLICE, Candidates, among, free_followers
+from .queue_order import SLICE, Candidates, Line, among, free_followers
 from .schema import queue_counts, queue_keys, queue_letters, queue_messages
 
 CHANNEL = "realtime_queue"
 """On which PostgreSQL tells that a transaction has put something into some queue."""
-WAITING, RELEASED = 0, 1
+AT_ONCE, RELEASED = 0, 1
 """Values of `due`: see `schema.queue_messages`."""
 SWEEP_EVERY = 10.0
 """Seconds between two removals of idempotency keys that are over."""
@@ -40,6 +40,13 @@ class Handed(NamedTuple):
     rest: float | None
 
 
+class Size(NamedTuple):
+    """How many messages a queue had when `last` was the highest `seq` of all."""
+
+    size: int
+    last: int
+
+
 class KeyRace(Exception):
     """Another transaction used one of the idempotency keys in the meantime: the whole of this one has to begin anew."""
 
@@ -50,6 +57,7 @@ class QueueRows:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._swept: dict[str, float] = {}
+        self._sizes: dict[str, Size] = {}
 
     # — sending —
 
@@ -88,24 +96,31 @@ class QueueRows:
             row = sa.select(queue_counts).where(counts.queue == queue).with_for_update()
             if connection.execute(row).first() is None:
                 self._count(connection, queue)
-        size = _size(connection, queue)
+        # Counting takes time, with many messages. Those that are there now are at most those that were counted, and the rows added since.
+        last = connection.scalar(sa.select(sa.func.max(q.seq))) or 0
+        known = self._sizes.get(queue)
+        if known is not None and (at_most := known.size + max(0, last - known.last)) + wanted <= limits.max_size:
+            return limits.max_size - at_most
+        size = connection.scalar(sa.select(sa.func.count()).select_from(queue_messages).where(q.queue == queue)) or 0
+        self._sizes[queue] = Size(size, last)
         if size + wanted > limits.max_size:
             size -= self._remove_expired(connection, queue, limits, now)
         return limits.max_size - size
 
     def _remove_expired(self, connection: Connection, queue: str, limits: QueueLimits, now: int) -> int:
-        is_over = _expiry(limits) <= now
-        found = connection.execute(
-            sa.select(q.seq, q.message_key).where(q.queue == queue, q.in_flight.is_(False), is_over).with_for_update(skip_locked=True)
-        ).all()
-        self._expire(connection, queue, found)
-        return len(found)
+        """Remove every message that is over and not in flight; how many."""
+        return self._expire(connection, queue, self._find_expired(connection, queue, limits, now, q.in_flight.is_(False)))
 
-    def _expire(self, connection: Connection, queue: str, expired: Sequence[Any]) -> None:
+    def _find_expired(self, connection: Connection, queue: str, limits: QueueLimits, now: int, which: sa.ColumnElement[bool]) -> list[Any]:
+        query = sa.select(q.seq, q.message_key, q.line).where(q.queue == queue, which, _expiry(limits) <= now)
+        return list(connection.execute(query.with_for_update(skip_locked=True)))
+
+    def _expire(self, connection: Connection, queue: str, expired: Sequence[Any]) -> int:
         if expired:
             _delete(connection, [row.seq for row in expired])
-            free_followers(connection, queue, (row.message_key for row in expired))
+            free_followers(connection, queue, ((row.message_key, row.line) for row in expired))
             self._count(connection, queue, expired=len(expired))
+        return len(expired)
 
     def _find_keys(
         self, connection: Connection, queue: str, drafts: Sequence[QueueDraft], limits: QueueLimits, now: int
@@ -152,11 +167,16 @@ class QueueRows:
         candidates = Candidates(connection, queue, now, _expiry(limits) <= now, ordered=ordered)
         rows = candidates.find(limit)
         candidates.hold_back()
+        lines = {row.message_key for row in candidates.expired if row.message_key is not None}
+        if lines:
+            is_behind = among(connection, q.message_key, lines) & (q.line == Line.HELD)
+            candidates.expired += self._find_expired(connection, queue, limits, now, is_behind)
         self._expire(connection, queue, candidates.expired)
         if rows:
-            values = {"due": now + _ms(visibility), "in_flight": True, "attempt": q.attempt + 1, "takes": q.takes + 1}
+            values = {"due": now + _ms(visibility), "line": Line.FIRST, "in_flight": True, "attempt": q.attempt + 1, "takes": q.takes + 1}
             connection.execute(queue_messages.update().where(among(connection, q.seq, [row.seq for row in rows])).values(values))
-        return Handed([_as_taken(row) for row in rows], 0.0 if len(rows) == limit else self._find_rest(connection, queue, now))
+        has_more = len(rows) == limit or candidates.is_cut_short or bool(lines)
+        return Handed([_as_taken(row) for row in rows], 0.0 if has_more else self._find_rest(connection, queue, now))
 
     def _find_rest(self, connection: Connection, queue: str, now: int) -> float | None:
         following = connection.scalar(sa.select(sa.func.min(q.due)).where(q.queue == queue, q.due > now))
@@ -178,7 +198,7 @@ class QueueRows:
         gone = [verdict for verdict in valid if verdict.kind in ("done", "dead")]
         if gone:
             _delete(connection, [_seq_of(verdict.taken) for verdict in gone])
-            free_followers(connection, queue, (verdict.taken.key for verdict in gone))
+            free_followers(connection, queue, ((verdict.taken.key, Line.FIRST) for verdict in gone))
         if dead := [verdict for verdict in gone if verdict.kind == "dead"]:
             self._bury(connection, queue, dead, limits, now)
         self._put_back(connection, [verdict for verdict in valid if verdict.kind in ("retry", "release")], now)
@@ -303,10 +323,6 @@ class QueueRows:
         connection.execute(insert.on_conflict_do_update(index_elements=[counts.queue], set_=more))
 
 
-def _size(connection: Connection, queue: str) -> int:
-    return connection.scalar(sa.select(sa.func.count()).select_from(queue_messages).where(q.queue == queue)) or 0
-
-
 def _expiry(limits: QueueLimits) -> sa.ColumnElement[int]:
     """When a message expires; NULL: never."""
     return q.expires_at if limits.ttl is None else sa.func.coalesce(q.expires_at, q.enqueued_at + _ms(limits.ttl))
@@ -316,8 +332,9 @@ def _lock_current(connection: Connection, queue: str, taken: Iterable[Taken]) ->
     """By lease, the rows whose last handing out is one of these; nobody else changes them until the end of the transaction."""
     wanted = {one.lease for one in taken}
     seqs = [int(lease.partition(".")[0]) for lease in wanted]
-    query = sa.select(q.seq, q.takes).where(q.queue == queue, among(connection, q.seq, seqs), q.in_flight).order_by(q.seq).with_for_update()
-    found = {f"{row.seq}.{row.takes}": int(row.seq) for row in connection.execute(query)}
+    # Not asked for the queue: SQLite would go through all of it instead of looking each one up.
+    query = sa.select(q.seq, q.takes, q.queue).where(among(connection, q.seq, seqs), q.in_flight).order_by(q.seq).with_for_update()
+    found = {f"{row.seq}.{row.takes}": int(row.seq) for row in connection.execute(query) if row.queue == queue}
     return {lease: seq for lease, seq in found.items() if lease in wanted}
 
 
@@ -343,7 +360,8 @@ def _row_of(queue: str, draft: QueueDraft, now: int) -> dict[str, Any]:
         "data": draft.data.decode(),
         "enqueued_at": now,
         "expires_at": None if draft.ttl is None else now + _ms(draft.ttl),
-        "due": now + _ms(draft.delay) if draft.delay > 0 else WAITING,
+        "due": now + _ms(draft.delay) if draft.delay > 0 else AT_ONCE,
+        "line": Line.DELAYED if draft.delay > 0 else Line.WAITING,
     }
 
 

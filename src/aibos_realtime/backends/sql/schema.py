@@ -98,15 +98,17 @@ queue_messages = Table(
     Column("enqueued_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("due", BigInteger),
+    Column("line", Integer, nullable=False),
     Column("in_flight", Boolean, nullable=False, server_default=false()),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("takes", Integer, nullable=False, server_default="0"),
     Index("realtime_queue_due", "queue", "due", "seq"),
-    Index("realtime_queue_key", "queue", "message_key", "due", "seq", sqlite_where=_HAS_KEY, postgresql_where=_HAS_KEY),
+    Index("realtime_queue_line", "queue", "message_key", "line", "seq", sqlite_where=_HAS_KEY, postgresql_where=_HAS_KEY),
     sqlite_autoincrement=True,
 )
-"""The unfinished messages of all queues; times in ms since 1970. `due`: from when on it may be taken; 0: in the order of sending, 1: given back and
-taken before those, NULL: held back behind an earlier one of its key. `attempt`: what the worker is told; `takes`: how often it was handed out."""
+"""The unfinished messages of all queues; times in ms since 1970. `due`: from when on it may be taken; 0: in the order of sending, 1: given back, and
+taken before those, NULL: held back behind an earlier one of its key. `line`: see `queue_order.Line`. `attempt`: what the worker is told; `takes`: how
+often it was handed out."""
 
 queue_letters = Table(
     "realtime_queue_letters",

@@ -50,6 +50,8 @@ def hide_password(url: str) -> str:
     if "://" not in url:
         return "…" if re.search(r"[@:=]", url) else url[:60]
     scheme, _, rest = url.partition("://")
-    # A password may hold `/` and `?` unescaped: then nothing tells where it ends, so everything before the last @ goes.
-    rest = "…@" + rest.rpartition("@")[2] if "@" in rest else rest
-    return f"{scheme}://{re.sub(r'[?].*', '?…', rest, flags=re.DOTALL)}"[:200]
+    place, _, query = rest.partition("?")
+    if "@" in query:
+        return f"{scheme}://…"  # a query with a password, or a password with a question mark: nothing tells which
+    place = "…@" + place.rpartition("@")[2] if "@" in place else place
+    return f"{scheme}://{place}{'?…' if query else ''}"[:200]

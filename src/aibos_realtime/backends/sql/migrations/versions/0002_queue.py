@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("enqueued_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger),
         sa.Column("due", sa.BigInteger),
+        sa.Column("line", sa.Integer, nullable=False),
         sa.Column("in_flight", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("takes", sa.Integer, nullable=False, server_default="0"),
@@ -29,7 +30,7 @@ def upgrade() -> None:
     )
     has_key = sa.text("message_key IS NOT NULL")
     op.create_index("realtime_queue_due", "realtime_queue", ["queue", "due", "seq"])
-    op.create_index("realtime_queue_key", "realtime_queue", ["queue", "message_key", "due", "seq"], sqlite_where=has_key, postgresql_where=has_key)
+    op.create_index("realtime_queue_line", "realtime_queue", ["queue", "message_key", "line", "seq"], sqlite_where=has_key, postgresql_where=has_key)
     op.create_table(
         "realtime_queue_letters",
         sa.Column("seq", sequence, sa.Identity(), primary_key=True),

@@ -1,0 +1,123 @@
+"""What a server keeps, as one part with one life: the database, the log, stored messages, the outbox's relay and the queue."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from ..backends.base import Broker
+from ..backends.memory.broker import MemoryBroker
+from ..backends.sql.database import Database
+from ..clock import Clock
+from ..config import RealtimeConfig
+from ..hub.rooms import RoomManager
+from ..metrics import Metrics
+from ..protocol.limits import is_own_stream
+from ..storage.broker import StoredBroker
+from ..storage.persistence import MessagePersistence
+from ..storage.queue import MessageQueue
+from ..storage.relay import Relay
+from ..storage.split_broker import SplitBroker
+
+if TYPE_CHECKING:
+    from ..backends.queue import QueueStore
+
+
+class Storage:
+    """`broker`, `persistence`, `queue`: parts that were passed in, instead of those that the options describe.
+
+    With a store in memory (`memory://`), or with a broker that was passed in, there is neither `persistence` nor an outbox of its own.
+    """
+
+    def __init__(
+        self,
+        config: RealtimeConfig,
+        *,
+        rooms: RoomManager,
+        metrics: Metrics,
+        clock: Clock,
+        broker: Broker | None = None,
+        persistence: MessagePersistence | None = None,
+        queue: MessageQueue | None = None,
+    ) -> None:
+        options = config.persistence
+        is_in_memory = options.database.url.startswith("memory:") and persistence is None
+        self.persistence = persistence
+        self.broker = broker if broker is not None else MemoryBroker(clock=clock)
+        self._database: Database | None = None
+        self._relay: Relay | None = None
+        if broker is None and not is_in_memory:
+            if persistence is None:
+                self._database = Database.from_options(options.database)
+                self.persistence = persistence = MessagePersistence(database=self._database, retention=options.retention, clock=clock)
+            durable = _durable(config, persistence.database, metrics, clock)
+            persistence.attach(durable)
+            self.broker = SplitBroker(durable=durable, ephemeral=self.broker, is_ephemeral=lambda room: _is_ephemeral(rooms, room))
+            self._relay = Relay(persistence.database, self.broker.publish, clock=clock)
+        self.queue = queue if queue is not None else _queue(config, persistence, clock)
+        self._life = AsyncExitStack()
+        self._drain = 0.0
+
+    async def start(self) -> None:
+        """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
+        async with AsyncExitStack() as opened:  # the last one ends first
+            if self._database is not None:
+                opened.push_async_callback(self._database.close)
+                await self._database.open()
+            if self.persistence is not None:
+                opened.push_async_callback(self.persistence.stop)
+                await self.persistence.start()
+            opened.push_async_callback(self.broker.stop)
+            await self.broker.start()
+            if self._relay is not None:
+                opened.push_async_callback(self._relay.stop)
+                await self._relay.start()
+            opened.push_async_callback(self._stop_queue)
+            await self.queue.start()
+            self._life = opened.pop_all()
+
+    async def stop(self, drain: float) -> None:
+        """Close everything, whatever happens to one of them; what is on its way is stored first. Idempotent.
+
+        `drain`: seconds for handlers of the queue that are running.
+        """
+        self._drain = drain
+        await self._life.aclose()
+
+    async def _stop_queue(self) -> None:
+        await self.queue.stop(drain=self._drain)
+
+
+def _durable(config: RealtimeConfig, database: Database, metrics: Metrics, clock: Clock) -> StoredBroker:
+    from ..backends.sql.events import SqlEventStore  # SQLAlchemy comes with it, which a server in memory can do without
+
+    options = config.persistence
+    return StoredBroker(SqlEventStore(database), waiting=options.events_waiting, waiting_bytes=options.bytes_waiting, metrics=metrics, clock=clock)
+
+
+def _is_ephemeral(rooms: RoomManager, room: str) -> bool:
+    return not is_own_stream(room) and rooms.pattern(room).ephemeral
+
+
+def _queue(config: RealtimeConfig, persistence: MessagePersistence | None, clock: Clock) -> MessageQueue:
+    """The queue that the options describe; where they name no place, it is in the server's own database."""
+    options = config.queue
+    url, store = options.url, None
+    if options.redis is None and url is None:
+        store = _queue_store(persistence, clock) if persistence is not None else None
+        url = "memory://" if store is None else None
+    return MessageQueue(
+        redis=options.redis,
+        url=url,
+        queues=options.queues,
+        max_message_bytes=options.max_message_bytes,
+        idempotency_window=options.idempotency_window,
+        store=store,
+        clock=clock,
+    )
+
+
+def _queue_store(persistence: MessagePersistence, clock: Clock) -> QueueStore:
+    from ..backends.sql.queue import SqlQueue
+
+    return SqlQueue(persistence.database, clock=clock)

@@ -1,0 +1,99 @@
+"""Whom a request for data protection is about (a room, a user, a tenant), and going through all that is stored of it: to export, to erase."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from ..backends.sql import messages as sql
+from ..backends.sql import stretches
+from ..backends.sql.database import Database
+from ..errors import ValidationError
+from ..protocol.limits import user_stream
+from .messages import Erased, Message, check_room, check_user, to_message
+
+PAGE = 500
+ROWS_AT_ONCE = 1000
+WINDOW = 10_000
+"""Rows that are looked at in one go for what a user published: there is no index on users."""
+
+_BEGINNING = (-(2**62), -1)
+
+
+class Subject:
+    """Exactly one of the three.
+
+    A user: what he published anywhere, and his own stream. A tenant: the room `tenant_<id>` and every room whose name begins with `tenant_<id>:`.
+    """
+
+    def __init__(self, room: str | None, user: str | None, tenant: str | None) -> None:
+        if (room is not None) + (user is not None) + (tenant is not None) != 1:
+            raise ValidationError("exactly one of room=, user= and tenant= is needed")
+        self.user = user
+        self.prefix: str | None = None
+        if room is not None:
+            check_room("room", room)
+            self.room = room
+        elif user is not None:
+            check_user("user", user)
+            self.room = user_stream(user)
+        else:
+            assert tenant is not None
+            check_user("tenant", tenant)
+            self.room = f"tenant_{tenant}"
+            self.prefix = f"{self.room}:"
+
+    async def rooms(self, database: Database) -> AsyncIterator[str]:
+        """The rooms that are wholly his."""
+        yield self.room
+        if self.prefix is None:
+            return
+        last = self.prefix
+        while found := await database.read(lambda connection: stretches.read_rooms(connection, last, PAGE)):  # noqa: B023
+            for one in found:
+                if not one.room.startswith(self.prefix):
+                    return
+                yield one.room
+            last = found[-1].room
+
+
+async def export(database: Database, subject: Subject) -> AsyncIterator[Message]:
+    """Every message of a subject, room by room by time, and then what a user published elsewhere."""
+    async for room in subject.rooms(database):
+        after = _BEGINNING
+        while True:
+            rows = await database.read(lambda connection: sql.read_page(connection, room, limit=PAGE, after=after, oldest_first=True))  # noqa: B023
+            for row in rows:
+                yield to_message(row)
+            if len(rows) < PAGE:
+                break
+            after = (rows[-1]["timestamp"], rows[-1]["seq"])
+    if subject.user is not None:
+        user, start = subject.user, 0
+        going = True
+        while going:
+            rows, following = await database.read(lambda connection: sql.read_of_user(connection, user, start, WINDOW, subject.room))  # noqa: B023
+            for row in rows:
+                yield to_message(row)
+            going, start = following is not None, following or start
+
+
+async def erase(database: Database, subject: Subject) -> Erased:
+    """Take the payloads, audiences and ids of a subject out of the store; where a row has a place in a log, the place stays."""
+    erased = 0
+    async for room in subject.rooms(database):
+        point: tuple[int, int] | None = _BEGINNING
+        while point is not None:
+            after = point
+            count, point = await database.write(lambda connection: stretches.erase_in_room(connection, room, after, ROWS_AT_ONCE))  # noqa: B023
+            erased += count
+    if (user := subject.user) is not None:
+        quoted = msgspec.json.encode(user).decode()
+        start: int | None = 0
+        while start is not None:
+            begin = start
+            count, start = await database.write(lambda connection: stretches.erase_of_user(connection, user, quoted, begin, WINDOW))  # noqa: B023
+            erased += count
+    dead = await database.write(lambda connection: stretches.erase_dead(connection, user, [subject.room], subject.prefix))
+    return Erased(erased, dead)
