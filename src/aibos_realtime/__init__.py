@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from .pipeline.authorization import WebSocketAuthorization as WebSocketAuthorization
     from .pipeline.broadcaster import Broadcast as Broadcast
     from .pipeline.broadcaster import EventBroadcaster as EventBroadcaster
-    from .pipeline.filters import where as where
+    from .protocol.conditions import where as where
     from .protocol.messages import Event as Event
     from .protocol.messages import Position as Position
     from .server.server import RealtimeServer as RealtimeServer
+    from .storage import outbox as outbox
+    from .storage.messages import Message as Message
+    from .storage.persistence import MessagePersistence as MessagePersistence
+    from .storage.queue import MessageQueue as MessageQueue
     from .types import EventHandler as EventHandler
 
 __version__ = "0.1.0"
@@ -45,6 +49,9 @@ _PLACES = {
     "EventHandler": "types",
     "Instance": "cluster.instances",
     "LoadBalancer": "cluster.balancing",
+    "Message": "storage.messages",
+    "MessagePersistence": "storage.persistence",
+    "MessageQueue": "storage.queue",
     "Position": "protocol.messages",
     "RealtimeClient": "client.client",
     "RealtimeConfig": "config",
@@ -54,7 +61,8 @@ _PLACES = {
     "User": "auth.user",
     "WebSocketAuth": "auth.authentication",
     "WebSocketAuthorization": "pipeline.authorization",
-    "where": "pipeline.filters",
+    "outbox": "storage.outbox",
+    "where": "protocol.conditions",
 } | dict.fromkeys(_ERRORS, "errors")
 
 __all__ = sorted(_PLACES)  # pyright: ignore
@@ -64,7 +72,8 @@ def __getattr__(name: str) -> Any:
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{place}", __name__), name)
+    module = import_module(f".{place}", __name__)
+    value = module if place.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -9,6 +9,9 @@ from .auth.authentication import AuthenticationOptions
 from .auth.origin import CorsOptions
 from .auth.user import AuthResult, User
 from .backends.base import Receipt
+from .backends.queue import QueueStats
+from .backends.redis.options import RedisOptions
+from .backends.sql.options import DatabaseOptions
 from .client.options import ClientOptions
 from .cluster.balancing import HealthCheckOptions, LoadBalancerOptions
 from .cluster.instances import Instance, InstanceOptions
@@ -22,6 +25,10 @@ from .pipeline.authorization import AuthorizationOptions
 from .pipeline.broadcaster import Broadcast
 from .pipeline.throttle import LimitOptions
 from .protocol.messages import Event, Member, Position
+from .storage.handling import ProcessOptions, QueueHandler, QueueMessage
+from .storage.messages import DeadMessage, Erased, Message
+from .storage.persistence import RetentionOptions
+from .storage.queue import DeadLetter, MessageQueueOptions, QueueOptions, QueueReceipt
 
 EventHandler = Callable[..., Awaitable[Any] | Any]
 """A handler: `def` or `async def`."""
@@ -36,6 +43,10 @@ __all__ = [
     "ConnectionMetrics",
     "ConnectionOptions",
     "CorsOptions",
+    "DatabaseOptions",
+    "DeadLetter",
+    "DeadMessage",
+    "Erased",
     "Event",
     "EventHandler",
     "HealthCheckOptions",
@@ -45,11 +56,21 @@ __all__ = [
     "LimitOptions",
     "LoadBalancerOptions",
     "Member",
+    "Message",
+    "MessageQueueOptions",
     "MonitorOptions",
     "PersistenceOptions",
     "Position",
+    "ProcessOptions",
+    "QueueHandler",
+    "QueueMessage",
+    "QueueOptions",
+    "QueueReceipt",
+    "QueueStats",
     "RealtimeConfig",
     "Receipt",
+    "RedisOptions",
+    "RetentionOptions",
     "Room",
     "RoomInfo",
     "RoomOptions",

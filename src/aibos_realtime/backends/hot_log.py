@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
+
+from msgspec import structs
 
 from .base import LoggedEvent
 
@@ -41,6 +44,12 @@ class HotLog:
         events = self._events
         while events and events[0][0] + self._ttl <= now:
             events.popleft()
+
+    def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
+        """Take the payload, audience and user id from some events; their places stay, with empty `data`."""
+        self._events = deque(
+            (at, structs.replace(event, data=b"", audience=None, user_id=None)) if is_meant(event) else (at, event) for at, event in self._events
+        )
 
     def reaches(self, offset: int) -> bool:
         """Whether everything after an offset is here."""

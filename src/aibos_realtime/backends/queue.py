@@ -1,7 +1,7 @@
 """The port to what keeps queues: what a queue's store takes, what it gives back, and what it promises.
 
 A store knows neither handlers nor tasks: it hands messages out for a time and hears what became of them. Who decides that is `storage.worker`.
-Constructors: `MemoryQueue(clock=…)`, `SqlQueue(url or Database)`, `RedisQueue(url, prefix=…)`; none of them opens anything.
+Constructors: `MemoryQueue(clock=…)`, `SqlQueue(url or Database)`, `RedisQueue(RedisOptions)`; none of them opens anything.
 """
 
 from __future__ import annotations

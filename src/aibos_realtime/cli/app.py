@@ -14,6 +14,7 @@ import typer
 
 from ..errors import RealtimeError
 from .check import check
+from .database import database
 from .exits import EXIT_CODES, ExitCode, Failure, exit_code_of
 from .listen import listen
 from .output import ReaderGone, complain, out
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for command in (serve, token, publish, listen, check):
+for command in (serve, token, publish, listen, check, database):
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -13,10 +13,18 @@ import msgspec
 
 from ..errors import MessageTooLarge, ProtocolError, ValidationError
 from .codec import MALFORMED, encode_json, encode_other
-from .limits import ID_LENGTH, check_name, check_value, is_suspect
+from .limits import ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
 from .messages import RESERVED
 
 _ID = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{ID_LENGTH}}}")
+
+
+def check_room(room: str) -> None:
+    """Raise `ProtocolError` for what is no room, `ValidationError` for what is no user's own stream."""
+    if is_own_stream(room):
+        check_id("room", room.removeprefix(user_stream("")))
+    else:
+        check_name("room", room)
 
 
 def check_event(event: str) -> None:

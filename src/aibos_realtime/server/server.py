@@ -195,8 +195,12 @@ class RealtimeServer:
             return
         self._state = "running"
         self._stopped.clear()
-        await self.auth.start()
-        await self._parts.storage.start()
+        try:
+            await self.auth.start()
+            await self._parts.storage.start()
+        except BaseException:
+            await self._close(0.0)
+            raise
         self._parts.sockets.start()
         self._parts.handshake.is_open = True
 

@@ -285,17 +285,15 @@ class StoredBroker:
             return Page(epoch, [], False, top + 1, top)
         hot = self._hot_log(room)
         if hot is not None and hot.reaches(after.offset):
-            events = hot.after(after.offset, limit)
-            last = events[-1].offset
+            rows = hot.after(after.offset, limit)
         else:
             rows = await _in_task(self._store.read_after(room, after, limit))
             top = self._head(room)[1]
             rows = [row for row in rows if row.offset <= top]  # the store may have what is not handed on yet
             if not rows or rows[-1].offset - after.offset != len(rows):
                 raise UnrecoverablePosition()  # the beginning was trimmed away
-            events = [event for event in rows if event.data]
-            last = rows[-1].offset
-        return Page(epoch, events, last < self._head(room)[1], after.offset + 1, last)
+        last = rows[-1].offset
+        return Page(epoch, [event for event in rows if event.data], last < self._head(room)[1], after.offset + 1, last)
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> Page:
         epoch, top = self._head(room)
@@ -303,8 +301,8 @@ class StoredBroker:
         if before is not None:
             epoch, end = before.epoch, min(before.offset, top + 1) if before.epoch == epoch else before.offset
         hot = self._hot_log(room)
-        if epoch == self._head(room)[0] and hot is not None and (events := hot.before(end, limit)) and len(events) == limit:
-            return Page(epoch, events, events[0].offset > 1, events[0].offset, events[-1].offset)
+        if epoch == self._head(room)[0] and hot is not None and len(rows := hot.before(end, limit)) == limit:
+            return Page(epoch, [event for event in rows if event.data], rows[0].offset > 1, rows[0].offset, rows[-1].offset)
         rows = await _in_task(self._store.read_before(room, Position(epoch, end), limit))
         if not rows and epoch != self._head(room)[0]:
             raise UnrecoverablePosition()
@@ -336,6 +334,12 @@ class StoredBroker:
             for room in gone:
                 self._heads.pop(room, None)
                 self._hot.pop(room, None)
+
+    async def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
+        """Take the content of some events out of memory; out of the store others have taken it already."""
+        async with self._turn:  # what is being committed is in memory afterwards
+            for hot in self._hot.values():
+                hot.erase(is_meant)
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()

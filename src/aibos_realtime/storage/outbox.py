@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -21,11 +21,10 @@ from ..protocol.conditions import Where
 from ..protocol.limits import BROADCAST_BYTES
 from ..protocol.publishing import check_event, check_id, check_room, encode_data, excluded
 
-if TYPE_CHECKING:
-    Immediate = Session | Connection | scoped_session[Any]
-    Awaited = AsyncSession | AsyncConnection | async_scoped_session[Any]
-
 __all__ = ["publish"]
+
+Immediate = Session | Connection | scoped_session[Any]
+Awaited = AsyncSession | AsyncConnection | async_scoped_session[Any]
 
 
 @overload

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
+from ..backends.base import LoggedEvent
 from ..backends.sql.database import Database
 from ..backends.sql.options import DatabaseOptions
 from ..clock import SYSTEM_CLOCK, Clock
@@ -41,6 +42,9 @@ class Log(Protocol):
 
     async def forget(self, rooms: Sequence[str]) -> object:
         """Forget where rooms end of which nothing is stored any more, unless somebody needs it."""
+
+    async def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
+        """Take the content of some events out of memory."""
 
 
 class _Running(NamedTuple):
@@ -204,13 +208,17 @@ class MessagePersistence:
         """Erase what `export` would give, and what was buried of it; for a user also his id in the audiences of what others published.
 
         Payload, audience, user id and message id are gone. What has a place in a room's log keeps that, without a payload: no offset is missing
-        or given again. A running server keeps its last events in memory for recovery until they leave it (`history_ttl`). Repeating is safe, and
-        needed after an error or cancelling. Raises `ValidationError`, `StoreUnavailable`.
+        or given again. `server.persistence` erases from the memory of its server too; elsewhere a running server keeps its last events for recovery
+        until they leave it (`history_ttl`). Repeating is safe, and needed after an error or cancelling. Raises `ValidationError`, `StoreUnavailable`.
         """
         await self._start()
         from .subjects import Subject, erase
 
-        return await erase(self.database, Subject(room, user, tenant))
+        subject = Subject(room, user, tenant)
+        erased = await erase(self.database, subject)
+        if self._log is not None:
+            await self._log.erase(lambda event: subject.covers(event.room, event.user_id))
+        return erased
 
     # — inside —
 

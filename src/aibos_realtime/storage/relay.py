@@ -160,9 +160,12 @@ class Relay:
             try:
                 await listen(self._database, self._bell.set)
             except Exception as error:
-                logger.warning("no notices of new events in the outbox, which is looked at every %g s: %s", self._poll, error)
-            delay = FIRST_DELAY if self._clock.monotonic() - since > LONGEST_DELAY else min(2 * delay, LONGEST_DELAY)
+                if self._clock.monotonic() - since > LONGEST_DELAY:
+                    delay = FIRST_DELAY
+                if delay == FIRST_DELAY:
+                    logger.warning("no notices of new events in the outbox, which is looked at every %g s: %s", self._poll, error)
             await self._clock.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
 
     # — one window —
 

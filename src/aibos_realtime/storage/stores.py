@@ -25,7 +25,7 @@ def make_store(redis: RedisOptions | None, url: str | None, clock: Clock) -> Que
     if scheme in ("sqlite", "postgresql", "postgres"):
         from ..backends.sql.queue import SqlQueue
 
-        return SqlQueue(url)
+        return SqlQueue(url, clock=clock)
     from ..backends.redis.urls import hide_password
 
     allowed = "redis://…, rediss://…, unix://…, sqlite:///…, postgresql://… and memory://"

@@ -44,6 +44,12 @@ class Subject:
             self.room = f"tenant_{tenant}"
             self.prefix = f"{self.room}:"
 
+    def covers(self, room: str, user_id: str | None) -> bool:
+        """Whether an event of a room, published by a user, is his."""
+        if room == self.room or (self.user is not None and user_id == self.user):
+            return True
+        return self.prefix is not None and room.startswith(self.prefix)
+
     async def rooms(self, database: Database) -> AsyncIterator[str]:
         """The rooms that are wholly his."""
         yield self.room

@@ -365,6 +365,18 @@ async def test_forgetting_a_room_changes_the_epoch_of_all_that_begin(bench: Benc
     assert await bench.broker.position("a") == fresh
 
 
+async def test_what_is_erased_is_gone_from_memory_too_and_leaves_its_place(bench: Bench) -> None:
+    await bench.publish(draft(id="a", user_id="ann"), draft(id="b", user_id="bob"), draft(id="c", user_id="ann", persist=False))
+    epoch = bench.delivered[0].epoch
+    await bench.broker.erase(lambda event: event.user_id == "ann")
+    page = await bench.broker.read_after("lobby", Position(epoch, 0), 10)
+    assert ([event.id for event in page.events], page.last, page.more) == (["b"], 3, False)
+    page = await bench.broker.read_before("lobby", None, 2)
+    assert ([event.id for event in page.events], page.first, page.more) == (["b"], 2, True)
+    await bench.publish(draft(id="d"))
+    assert bench.offsets[-1] == 4
+
+
 # — any sequence, with crashes —
 
 STEP = st.one_of(

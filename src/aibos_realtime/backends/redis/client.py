@@ -50,14 +50,14 @@ class Client:
         """Connect, and check the server. Idempotent. Raises `BrokerUnavailable` and `ConfigurationError`."""
         if self._commands is not None:
             return
-        commands = self._connect(COMMAND_TIMEOUT)
+        commands = self._connect()
         try:
             info: Mapping[str, Any] = await _within(commands.info("server", "memory", "persistence"), CONNECT_TIMEOUT + COMMAND_TIMEOUT)
             check_server(info, self.address.shown)
         except BaseException:
             await commands.aclose()
             raise
-        self._commands, self._reads = commands, self._connect(MAX_BLOCK + COMMAND_TIMEOUT)
+        self._commands, self._reads = commands, self._connect()
 
     async def close(self) -> None:
         """Let go of all connections. Idempotent."""
@@ -67,7 +67,7 @@ class Client:
         for client in clients:
             await client.aclose()
 
-    def _connect(self, timeout: float) -> Redis:
+    def _connect(self) -> Redis:
         try:
             from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
             from redis.asyncio.retry import Retry
@@ -79,7 +79,8 @@ class Client:
             "db": address.db,
             "username": address.username,
             "password": address.password,
-            "socket_timeout": timeout,
+            # None, since every call here has its deadline: with a time-out of its own the driver loses a cancellation now and then.
+            "socket_timeout": None,
             "socket_connect_timeout": CONNECT_TIMEOUT,
             # The driver's own retries write twice what was written once before the answer was lost.
             "retry": Retry(NoBackoff(), 0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import IdempotencyConflict, QueueFull
@@ -136,13 +136,13 @@ class RedisQueue:
     async def dead_letters(self, queue: str, limit: int, before: str | None = None) -> list[StoredLetter]:
         end = "+" if before is None else f"({before}"
         rows = await self._client.command("XREVRANGE", self._keys_of(queue)[-1], end, "-", "COUNT", limit)
-        return [_as_letter(place, fields) for place, fields in rows or ()]
+        return [_as_letter(place, fields) for place, fields in rows]
 
     async def requeue(self, queue: str, ids: Sequence[str] | None, limits: QueueLimits) -> int:
         wanted = None if ids is None else set(ids)
         count, after = 0, "-"
-        (last,) = await self._client.command("XREVRANGE", self._keys_of(queue)[-1], "+", "-", "COUNT", 1) or [None]
-        end = last[0] if last else "-"  # what is buried meanwhile, perhaps one of these again, stays
+        last = await self._client.command("XREVRANGE", self._keys_of(queue)[-1], "+", "-", "COUNT", 1)
+        end = last[0][0] if last else "-"  # what is buried meanwhile, perhaps one of these again, stays
         while rows := await self._client.command("XRANGE", self._keys_of(queue)[-1], after, end, "COUNT", PAGE):
             letters = [_as_letter(place, fields) for place, fields in rows]
             places = [letter.place for letter in letters if wanted is None or letter.id in wanted]
@@ -174,8 +174,7 @@ def _as_taken(entry: bytes, attempt: int, id: bytes, data: bytes, key: bytes | N
     return Taken(lease, attempt, _id(id, lease), data, _sent_at(lease), None if key is None else key.decode(errors="replace"))
 
 
-def _as_letter(place: bytes, flat: Sequence[bytes]) -> StoredLetter:
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+def _as_letter(place: bytes, fields: Mapping[bytes, bytes]) -> StoredLetter:
     sent, buried = fields[b"sent"].decode(), place.decode()
     key = fields.get(b"key")
     return StoredLetter(

@@ -65,7 +65,7 @@ class QueueRows:
         """Raises `KeyRace`."""
         now = self._now(connection)
         room = self._find_room(connection, queue, len(drafts), limits, now)
-        known = self._find_keys(connection, queue, drafts, limits, now)
+        known = self._find_keys(connection, queue, drafts, now)
         results: list[Outcome] = []
         rows: list[dict[str, Any]] = []
         claims: list[QueueDraft] = []
@@ -122,39 +122,36 @@ class QueueRows:
             self._count(connection, queue, expired=len(expired))
         return len(expired)
 
-    def _find_keys(
-        self, connection: Connection, queue: str, drafts: Sequence[QueueDraft], limits: QueueLimits, now: int
-    ) -> dict[str, tuple[str, str]]:
+    def _find_keys(self, connection: Connection, queue: str, drafts: Sequence[QueueDraft], now: int) -> dict[str, tuple[str, str]]:
         """By idempotency key that is in use: the first message's id and digest."""
         wanted = [draft.idempotency_key for draft in drafts if draft.idempotency_key is not None]
         if not wanted:
             return {}
-        self._sweep(connection, queue, limits, now)
-        in_use = keys.used_at > now - _ms(limits.idempotency_window)
-        found = connection.execute(sa.select(queue_keys).where(keys.queue == queue, among(connection, keys.idempotency_key, wanted), in_use))
+        self._sweep(connection, queue, now)
+        in_use = among(connection, keys.idempotency_key, wanted) & (keys.expires_at > now)
+        found = connection.execute(sa.select(queue_keys).where(keys.queue == queue, in_use))
         return {row.idempotency_key: (row.message_id, row.digest) for row in found}
 
     def _claim(self, connection: Connection, queue: str, claims: list[QueueDraft], limits: QueueLimits, now: int) -> None:
+        until = now + _ms(limits.idempotency_window)
         claims.sort(key=lambda draft: draft.idempotency_key or "")
         rows = [
-            {"queue": queue, "idempotency_key": draft.idempotency_key, "message_id": draft.id, "digest": _digest(draft), "used_at": now}
+            {"queue": queue, "idempotency_key": draft.idempotency_key, "message_id": draft.id, "digest": _digest(draft), "expires_at": until}
             for draft in claims
         ]
         insert = _insert(connection, queue_keys)
-        fresh = {name: insert.excluded[name] for name in ("message_id", "digest", "used_at")}
-        is_over = keys.used_at <= now - _ms(limits.idempotency_window)
-        upsert = insert.on_conflict_do_update(index_elements=[keys.queue, keys.idempotency_key], set_=fresh, where=is_over)
+        fresh = {name: insert.excluded[name] for name in ("message_id", "digest", "expires_at")}
+        upsert = insert.on_conflict_do_update(index_elements=[keys.queue, keys.idempotency_key], set_=fresh, where=keys.expires_at <= now)
         if len(connection.execute(upsert.returning(keys.idempotency_key), rows).all()) < len(rows):
             raise KeyRace
 
-    def _sweep(self, connection: Connection, queue: str, limits: QueueLimits, now: int) -> None:
+    def _sweep(self, connection: Connection, queue: str, now: int) -> None:
         """Remove idempotency keys that are over."""
         moment = self._clock.monotonic()
         if self._swept.get(queue, -SWEEP_EVERY) + SWEEP_EVERY > moment:
             return
         self._swept[queue] = moment
-        is_over = keys.used_at <= now - _ms(limits.idempotency_window)
-        over = sa.select(keys.idempotency_key).where(keys.queue == queue, is_over).limit(SLICE).with_for_update(skip_locked=True)
+        over = sa.select(keys.idempotency_key).where(keys.queue == queue, keys.expires_at <= now).limit(SLICE).with_for_update(skip_locked=True)
         if found := connection.scalars(over).all():
             connection.execute(queue_keys.delete().where(keys.queue == queue, among(connection, keys.idempotency_key, found)))
 
@@ -163,18 +160,19 @@ class QueueRows:
     def take(self, connection: Connection, queue: str, limit: int, visibility: float, limits: QueueLimits, ordered: bool) -> Handed:
         """See `QueueStore.take`."""
         now = self._now(connection)
-        self._sweep(connection, queue, limits, now)
+        self._sweep(connection, queue, now)
         candidates = Candidates(connection, queue, now, _expiry(limits) <= now, ordered=ordered)
         rows = candidates.find(limit)
         candidates.hold_back()
-        lines = {row.message_key for row in candidates.expired if row.message_key is not None}
-        if lines:
-            is_behind = among(connection, q.message_key, lines) & (q.line == Line.HELD)
-            candidates.expired += self._find_expired(connection, queue, limits, now, is_behind)
-        self._expire(connection, queue, candidates.expired)
         if rows:
             values = {"due": now + _ms(visibility), "line": Line.FIRST, "in_flight": True, "attempt": q.attempt + 1, "takes": q.takes + 1}
             connection.execute(queue_messages.update().where(among(connection, q.seq, [row.seq for row in rows])).values(values))
+        expired = candidates.expired
+        lines = {row.message_key for row in expired if row.message_key is not None}
+        if lines:
+            is_behind = among(connection, q.message_key, lines) & (q.line == Line.HELD)
+            expired += self._find_expired(connection, queue, limits, now, is_behind)
+        self._expire(connection, queue, expired)
         has_more = len(rows) == limit or candidates.is_cut_short or bool(lines)
         return Handed([_as_taken(row) for row in rows], 0.0 if has_more else self._find_rest(connection, queue, now))
 

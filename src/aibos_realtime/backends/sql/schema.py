@@ -135,10 +135,10 @@ queue_keys = Table(
     Column("idempotency_key", Name, primary_key=True),
     Column("message_id", Name, nullable=False),
     Column("digest", Name, nullable=False),
-    Column("used_at", BigInteger, nullable=False),
-    Index("realtime_queue_keys_age", "queue", "used_at"),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("realtime_queue_keys_age", "queue", "expires_at"),
 )
-"""Which message an idempotency key was used for, and a digest of its data and key."""
+"""Which message an idempotency key stands for until `expires_at`, and a digest of that one's data and key."""
 
 queue_counts = Table(
     "realtime_queue_counts",

@@ -2,7 +2,7 @@
 -- ARGV: limit, visibility (ms), ttl (ms, 0: none), ordered (1 | 0).
 -- Gives {{entry, attempt, id, data, key}, …}, and when there are none: the stream's last entry, and the ms until a delay or lease is over (-1: none).
 local limit, visibility, ttl, is_ordered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
-local SCAN = 1000
+local scanned, SCAN = 0, 1000
 local taken = {}
 
 -- Whether an entry may be handed out as the one of its key; otherwise it stands in line from now on.
@@ -40,14 +40,21 @@ local function hand_out(id, fields, is_new)
 end
 
 local function take_again(set)
-  for _, id in ipairs(call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit - #taken)) do
-    call('ZREM', set, id)
-    local entry = call('XRANGE', stream, id, id)[1]
-    if entry then
-      hand_out(id, fields_of(entry), false)
-    else
-      remove(id) -- somebody deleted it by hand
+  while #taken < limit and scanned < SCAN do
+    local ids = call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit - #taken)
+    if #ids == 0 then
+      return
     end
+    for _, id in ipairs(ids) do
+      call('ZREM', set, id)
+      local entry = call('XRANGE', stream, id, id)[1]
+      if entry then
+        hand_out(id, fields_of(entry), false)
+      else
+        remove(id) -- somebody deleted it by hand
+      end
+    end
+    scanned = scanned + #ids
   end
 end
 
@@ -74,8 +81,8 @@ local function waits_elsewhere(id, due)
   return false
 end
 
+-- Whether no entry is left that nobody has read.
 local function take_new()
-  local scanned = 0
   while #taken < limit and scanned < SCAN do
     local count = limit - #taken
     local entries = read(count)
@@ -91,11 +98,11 @@ local function take_new()
       return true
     end
   end
-  return scanned < SCAN
+  return false
 end
 
-take_again(delayed)
 take_again(leases)
+take_again(delayed)
 local has_seen_all = take_new()
 forget()
 if #taken > 0 then

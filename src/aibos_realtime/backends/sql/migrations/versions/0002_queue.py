@@ -52,9 +52,9 @@ def upgrade() -> None:
         sa.Column("idempotency_key", name, primary_key=True),
         sa.Column("message_id", name, nullable=False),
         sa.Column("digest", name, nullable=False),
-        sa.Column("used_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
-    op.create_index("realtime_queue_keys_age", "realtime_queue_keys", ["queue", "used_at"])
+    op.create_index("realtime_queue_keys_age", "realtime_queue_keys", ["queue", "expires_at"])
     op.create_table(
         "realtime_queue_counts",
         sa.Column("queue", name, primary_key=True),
