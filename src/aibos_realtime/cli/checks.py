@@ -1,7 +1,8 @@
-"""What `check` looks at: secret, port, descriptors, event loop, certificate, variables. It changes nothing, and starts nothing."""
+"""What `check` looks at: secret, port, descriptors, event loop, certificate, store, queue, variables. It changes nothing, and starts nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import errno
 import os
@@ -14,10 +15,13 @@ from importlib.util import find_spec
 from typing import Literal
 
 from ..auth.authentication import WebSocketAuth
+from ..backends.sql.database import Database
+from ..backends.sql.options import DatabaseOptions
 from ..clock import SYSTEM_CLOCK
 from ..config import VARIABLES, RealtimeConfig
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RealtimeError
 from ..server.assembly import assemble
+from ..storage.queue import MessageQueue, MessageQueueOptions
 from .target import show_duration
 
 Status = Literal["ok", "warning", "failed"]
@@ -26,7 +30,7 @@ RESERVED_DESCRIPTORS = 24
 """Descriptors that a server needs besides its connections: standard streams, event loop, listening sockets, files."""
 CERTIFICATE_WARNING = 14 * 86_400.0
 
-_KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN", "REDIS_URL", "REDIS_DB")
+_KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,9 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
     found.append(check_loop(find_spec("uvloop") is not None))
     if config.tls is not None:
         found.append(check_certificate(config, datetime.now(UTC)))
-    if "persistence.database.url" in sources:
-        found.append(
-            Finding("store", "warning", "persistence.database.url is set, and this version keeps events in memory alone: a restart forgets them")
-        )
+    found.append(check_store(config.persistence.database))
+    if config.queue.redis is not None or config.queue.url is not None:
+        found.append(check_queue(config.queue))
     return found
 
 
@@ -108,6 +111,42 @@ def check_descriptors(connections: int | None, limit: int) -> Finding:
     return Finding("descriptors", "ok", f"{limit} open files are allowed, enough for {connections} connections")
 
 
+def check_store(options: DatabaseOptions) -> Finding:
+    """Whether the database answers, with the schema that this version needs."""
+    database = Database.from_options(options)
+    if options.url.startswith("memory:"):
+        return Finding("store", "warning", "events live in memory alone: a restart forgets them")
+    try:
+        version = asyncio.run(database.find_version())
+    except RealtimeError as error:
+        return Finding("store", "failed", f"persistence.{error}" if isinstance(error, ConfigurationError) else f"{database.url_shown}: {error}")
+    from ..backends.sql.versions import known_versions
+
+    known = known_versions()
+    if version == known[-1]:
+        return Finding("store", "ok", f"{database.url_shown} has the schema, version {version}")
+    if version is not None and version not in known:
+        return Finding("store", "failed", f"{database.url_shown} has version {version} of the schema: install the newer aibos-realtime that made it")
+    if database.dialect == "sqlite":
+        return Finding("store", "ok", f"{database.url_shown} gets its schema when the server starts")
+    has = f"version {version} of the schema" if version else "no tables of aibos-realtime"
+    return Finding("store", "failed", f"{database.url_shown} has {has}: run `aibos-realtime database upgrade`")
+
+
+def check_queue(options: MessageQueueOptions) -> Finding:
+    """Whether the place of the queue answers."""
+
+    async def connect() -> None:
+        async with MessageQueue(redis=options.redis, url=options.url):
+            pass
+
+    try:
+        asyncio.run(connect())
+    except RealtimeError as error:
+        return Finding("queue", "failed", str(error))
+    return Finding("queue", "ok", "the queue's store answers")
+
+
 def check_loop(has_uvloop: bool) -> Finding:
     """Which event loop the server would run on."""
     if has_uvloop:
@@ -135,7 +174,7 @@ def check_certificate(config: RealtimeConfig, now: datetime) -> Finding:
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Variables that nothing reads: mistyped ones, and those of parts that this version does not have."""
+    """Variables that nothing reads."""
     found = []
     for name in sorted(environment):
         if name.startswith(("REALTIME_", "JWT_")) and name not in _KNOWN:
@@ -144,6 +183,4 @@ def check_environment(environment: Mapping[str, str] = os.environ) -> list[Findi
                 found.append(
                     Finding("environment", "warning", f"{name} is set, and nothing reads it" + (f"; did you mean {near[0]}?" if near else ""))
                 )
-    if environment.get("REDIS_URL"):
-        found.append(Finding("environment", "warning", "REDIS_URL is set, and this version runs one node without Redis: it is not used"))
     return found

@@ -10,6 +10,7 @@ from ..backends.memory.broker import MemoryBroker
 from ..backends.sql.database import Database
 from ..clock import Clock
 from ..config import RealtimeConfig
+from ..errors import ConfigurationError
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
 from ..protocol.limits import is_own_stream
@@ -60,6 +61,14 @@ class Storage:
 
     async def start(self) -> None:
         """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
+        try:
+            await self._start()
+        except ConfigurationError as error:
+            if str(error).startswith("database."):  # by its own parts' name for it; the server has it one level deeper
+                raise ConfigurationError(f"persistence.{error}") from error.__cause__
+            raise
+
+    async def _start(self) -> None:
         async with AsyncExitStack() as opened:  # the last one ends first
             if self._database is not None:
                 opened.push_async_callback(self._database.close)
