@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from aibos_realtime import RealtimeServer
-from aibos_realtime.server.server import new_event_loop
+from aibos_realtime.server.loop import new_event_loop
 
 DATA = {"invoiceId": "inv_001", "number": "2026-0001", "amount": 1000, "currency": "USD", "customer": "Example Ltd"}
 

@@ -22,6 +22,7 @@ from aibos_realtime.hub.room import RoomSettings
 from aibos_realtime.hub.rooms import RoomPattern
 from aibos_realtime.protocol.close_codes import REASONS, CloseCode, is_reconnectable
 from aibos_realtime.protocol.messages import RESERVED
+from aibos_realtime.storage.queue import QueueOptions
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -73,6 +74,7 @@ def defaults(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]
     [
         ("Server", RealtimeConfig),
         ("Patterns of rooms", RoomPattern),
+        ("One queue", QueueOptions),
         ("Client", ClientOptions),
         ("Monitor", MonitorOptions),
         ("Load balancer", LoadBalancerOptions),

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
@@ -18,12 +19,13 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from msgspec import Struct
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from aibos_realtime import AuthenticationError, PermissionDenied, RealtimeError, RealtimeServer, Socket, User
 
 from .domain import Actor, Conflict, InvoiceError, InvoiceNotFound, NotAllowed, Payment, Role
 from .ledger import Ledger, room_of, to_view
-from .store import Store, seed
+from .store import find_account, seed
 
 STATUS: dict[type[InvoiceError], int] = {InvoiceNotFound: 404, NotAllowed: 403, Conflict: 409}
 
@@ -31,24 +33,34 @@ bearer = HTTPBearer(auto_error=False)
 routes = APIRouter()
 
 
-def create_app(*, jwt_secret: str | None = None) -> FastAPI:
-    """The service on an empty store with the seed's users. `jwt_secret`: default JWT_SECRET, else a random one, which ends with the process."""
+def create_app(*, database: str | Path = "invoices.db", jwt_secret: str | None = None) -> FastAPI:
+    """The service on an SQLite file, which gets the seed's users.
+
+    `jwt_secret`: default JWT_SECRET, else a random one, which ends with the process.
+    """
     server = RealtimeServer(
         authentication={"jwt_secret": jwt_secret or os.environ.get("JWT_SECRET") or secrets.token_urlsafe(32), "expires_in": "8h"},
         # Clients listen; what happened is said by the server alone.
         authorization={"permissions": {"tenant_{tenant_id}": ["read"]}},
+        # The same file as the invoices': so a change and its events can be one transaction.
+        persistence={"database": {"url": f"sqlite:///{database}"}},
     )
-    store = Store()
-    ledger = Ledger(store, server.broadcaster)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{database}")
+    sessions = async_sessionmaker(engine)
+    ledger = Ledger(sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await seed(store)
-        async with server.lifespan(app):
-            yield
+        try:
+            async with sessions.begin() as session:
+                await seed(session)
+            async with server.lifespan(app):
+                yield
+        finally:
+            await engine.dispose()
 
     app = FastAPI(title="Invoices", lifespan=lifespan)
-    app.state.server, app.state.store, app.state.ledger = server, store, ledger
+    app.state.server, app.state.sessions, app.state.ledger = server, sessions, ledger
     app.include_router(routes)
     app.exception_handler(InvoiceError)(_answer_error)
     app.mount("/realtime", server.asgi())
@@ -119,10 +131,11 @@ LedgerNow = Annotated[Ledger, Depends(present_ledger)]
 @routes.post("/login")
 async def log_in(given: LogIn, request: Request) -> dict[str, str]:
     """A token for both the API and `/realtime`, and the room to join."""
-    account = await request.app.state.store.find_account(given.user)
+    async with request.app.state.sessions() as session:
+        account = await find_account(session, given.user)
     if account is None or not await asyncio.to_thread(account.has_password, given.password):
         raise HTTPException(401, "The user or the password is wrong.")
-    actor: Actor = account.actor
+    actor = account.actor
     token = request.app.state.server.auth.issue(user_id=actor.id, role=actor.role, tenant_id=actor.tenant_id)
     return {"token": token, "room": room_of(actor.tenant_id), "role": actor.role}
 

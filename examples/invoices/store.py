@@ -1,4 +1,7 @@
-"""Where users and invoices are kept: in memory, for as long as the process lives. No rules, and no events."""
+"""Where users and invoices are kept: two tables, in the database in which the realtime server keeps its events. No rules, and no events.
+
+Everything happens in a session that the caller has begun, and will commit.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,39 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from .domain import Actor, Invoice, InvoiceNotFound, Role
+from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from .domain import Actor, Invoice, InvoiceNotFound, Payment, Role, Status
+
+metadata = MetaData()
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("password_hash", LargeBinary, nullable=False),
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, unique=True, nullable=False),
+    Column("tenant_id", String, index=True, nullable=False),
+    Column("customer", String, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("payments", JSON, nullable=False),
+    Column("changes", Integer, nullable=False, default=0),
+)
 
 
 @dataclass(frozen=True)
@@ -33,38 +67,53 @@ def _hash(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=2**12, r=8, p=1)
 
 
-class Store:
-    """The calls are those of a database: async, by tenant, and `change_invoice` reads, changes and writes as one."""
+async def find_account(session: AsyncSession, user_id: str) -> Account | None:
+    row = (await session.execute(select(accounts).where(accounts.c.id == user_id))).one_or_none()
+    return Account(Actor(row.id, row.tenant_id, Role(row.role)), row.salt, row.password_hash) if row else None
 
-    def __init__(self) -> None:
-        self._accounts: dict[str, Account] = {}
-        self._invoices: dict[tuple[str, str], Invoice] = {}
 
-    async def add_account(self, account: Account) -> None:
-        self._accounts[account.actor.id] = account
+async def add_invoice(session: AsyncSession, invoice: Invoice) -> None:
+    await session.execute(invoices.insert().values(_to_row(invoice)))
 
-    async def find_account(self, user_id: str) -> Account | None:
-        return self._accounts.get(user_id)
 
-    async def add_invoice(self, invoice: Invoice) -> None:
-        self._invoices[invoice.tenant_id, invoice.id] = invoice
+async def list_invoices(session: AsyncSession, tenant_id: str) -> list[Invoice]:
+    """The tenant's, oldest first."""
+    rows = await session.execute(select(invoices).where(invoices.c.tenant_id == tenant_id).order_by(invoices.c.number))
+    return [_to_invoice(row) for row in rows]
 
-    async def list_invoices(self, tenant_id: str) -> list[Invoice]:
-        """The tenant's, oldest first."""
-        return [invoice for (owner, _), invoice in self._invoices.items() if owner == tenant_id]
 
-    async def get_invoice(self, tenant_id: str, invoice_id: str) -> Invoice:
-        """Raises `InvoiceNotFound`, also for another tenant's."""
-        invoice = self._invoices.get((tenant_id, invoice_id))
-        if invoice is None:
-            raise InvoiceNotFound("There is no such invoice.")
-        return invoice
+async def get_invoice(session: AsyncSession, tenant_id: str, invoice_id: str) -> Invoice:
+    """Raises `InvoiceNotFound`, also for another tenant's."""
+    return _found(await session.execute(select(invoices).where(invoices.c.tenant_id == tenant_id, invoices.c.id == invoice_id)))
 
-    async def change_invoice(self, tenant_id: str, invoice_id: str, change: Callable[[Invoice], Invoice]) -> tuple[Invoice, Invoice]:
-        """The invoice before and after `change`, in one step that no other change can come between. What `change` raises changes nothing."""
-        before = await self.get_invoice(tenant_id, invoice_id)
-        after = self._invoices[tenant_id, invoice_id] = change(before)
-        return before, after
+
+async def change_invoice(session: AsyncSession, tenant_id: str, invoice_id: str, change: Callable[[Invoice], Invoice]) -> tuple[Invoice, Invoice]:
+    """The invoice before and after `change`. Between the two, and until the session commits, no other change can come.
+
+    Raises `InvoiceNotFound`, and what `change` raises.
+    """
+    one = update(invoices).where(invoices.c.tenant_id == tenant_id, invoices.c.id == invoice_id)
+    # Reading it by writing it: whoever else wants to change it waits from here on.
+    before = _found(await session.execute(one.values(changes=invoices.c.changes + 1).returning(invoices)))
+    after = change(before)
+    await session.execute(one.values(_to_row(after)))
+    return before, after
+
+
+def _found(rows: Any) -> Invoice:
+    row = rows.one_or_none()
+    if row is None:
+        raise InvoiceNotFound("There is no such invoice.")
+    return _to_invoice(row)
+
+
+def _to_row(invoice: Invoice) -> dict[str, Any]:
+    return vars(invoice) | {"payments": [[payment.id, payment.amount] for payment in invoice.payments]}
+
+
+def _to_invoice(row: Any) -> Invoice:
+    payments = tuple(Payment(id, amount) for id, amount in row.payments)
+    return Invoice(row.id, row.tenant_id, row.customer, row.amount, row.currency, row.created_by, Status(row.status), payments)
 
 
 SEED_PASSWORD = "only-for-trying-out"
@@ -79,7 +128,10 @@ SEED = (
 )
 
 
-async def seed(store: Store) -> None:
-    """Two tenants, 123 and 456, and their users."""
+async def seed(session: AsyncSession) -> None:
+    """The tables, and in them two tenants, 123 and 456, and their users; what is there already stays."""
+    await (await session.connection()).run_sync(metadata.create_all)
     for actor in SEED:
-        await store.add_account(Account.create(actor, SEED_PASSWORD))
+        if await find_account(session, actor.id) is None:
+            account = Account.create(actor, SEED_PASSWORD)
+            await session.execute(accounts.insert().values(vars(actor) | {"salt": account.salt, "password_hash": account.password_hash}))

@@ -18,7 +18,7 @@ from aibos_realtime.clock import SYSTEM_CLOCK
 from aibos_realtime.protocol import deflate
 from aibos_realtime.protocol.frames import BINARY, TEXT, FrameReader, encode_frame
 from aibos_realtime.server.port import Port
-from aibos_realtime.server.server import new_event_loop
+from aibos_realtime.server.loop import new_event_loop
 from aibos_realtime.server.upgrade import Upgrade
 from aibos_realtime.transport.http import Acceptance, HttpLimits, UpgradeRequest, Verdict
 from aibos_realtime.transport.websocket import WebSocketTransport
@@ -101,7 +101,8 @@ def make_port(gate: EchoGate) -> Port:
 
 async def serve(options: argparse.Namespace) -> int:
     port = make_port(EchoGate())
-    await port.open(options.host, options.port)
+    await port.bind(options.host, options.port)
+    await port.open()
     url = f"ws://{options.host}:{port.number}"
     print(f"echo on {url}", flush=True)
     try:

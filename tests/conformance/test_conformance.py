@@ -40,7 +40,8 @@ INVALID_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 6
 async def echo(*further: str, max_message: int | None = 32 * 1024 * 1024, max_fragments: int | None = 100_000) -> AsyncIterator[Raw]:
     """A connection to an echo server of its own."""
     port = make_port(EchoGate(max_message=max_message, max_fragments=max_fragments))
-    await port.open("127.0.0.1", 0)
+    await port.bind("127.0.0.1", 0)
+    await port.open()
     try:
         async with upgraded(port.number, *further) as connection:
             yield connection
@@ -362,7 +363,8 @@ async def test_compressed_messages() -> None:
 
 async def test_early_frames_are_read_after_the_upgrade() -> None:
     port = make_port(EchoGate())
-    await port.open("127.0.0.1", 0)
+    await port.bind("127.0.0.1", 0)
+    await port.open()
     try:
         async with raw(port.number) as connection:
             await connection.send(request() + frame(TEXT, b"early") + frame(TEXT, b"cut in two")[:7])

@@ -187,3 +187,17 @@ async def test_history_goes_on_in_the_store_where_memory_ends(store_url: str) ->
         rewound = await ann.request("join-room", {"roomId": "brief:1", "rewind": 4})
         assert rewound["recovered"] is None and positions[-1] is not None
         assert [(await ann.receive("note"))["data"] for _ in range(4)] == [4, 5, 6, 7]
+
+
+async def test_what_the_outbox_had_obeys_the_patterns_of_rooms(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    async with serving(url) as net:
+        ann = await net.connect("ann")
+        await ann.request("join-room", "bench:1")
+        engine = create_engine(url)
+        with engine.begin() as transaction:
+            outbox.publish(transaction, "bench:1", "note", 1)
+            outbox.publish(transaction, "all", "note", 2)
+        assert {(await ann.receive("note"))["data"] for _ in range(2)} == {1, 2}
+        assert await net.server.persistence.count("bench:1") == 0 and await net.server.persistence.count("all") == 1
+        engine.dispose()

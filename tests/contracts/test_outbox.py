@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,13 +15,16 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from aibos_realtime import ConfigurationError, outbox, where
 from aibos_realtime.backends.base import Audience
 from aibos_realtime.backends.sql.database import Database
+from aibos_realtime.backends.sql.events import SqlEventStore
 from aibos_realtime.backends.sql.outbox import CHANNEL, read
 from aibos_realtime.backends.sql.schema import outbox as table
-from aibos_realtime.storage.relay import Relay
+from aibos_realtime.storage.broker import StoredBroker
+from aibos_realtime.storage.relay import LONGEST_DELAY, LONGEST_LOOK, Relay
+from aibos_realtime.testing.clock import ManualClock
 from tests.contracts.outbox_rig import KINDS, PATIENCE, Application, WritingLog
 from tests.servers.postgres import PostgresServer
 
-NEVER = 3600.0
+NEVER = 1e9
 
 
 @pytest.fixture
@@ -32,16 +35,21 @@ async def database(store_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture(params=KINDS)
 async def application(request: pytest.FixtureRequest, database: Database, store_url: str) -> AsyncIterator[Application]:
-    application = Application(store_url, request.param)
-    yield application
-    await application.close()
+    async with Application(store_url, request.param) as application:
+        yield application
 
 
 @pytest.fixture
 async def session_application(database: Database, store_url: str) -> AsyncIterator[Application]:
-    application = Application(store_url, "AsyncSession")
-    yield application
-    await application.close()
+    async with Application(store_url, "AsyncSession") as application:
+        yield application
+
+
+@asynccontextmanager
+async def relaying(url: str, kind: str, log: WritingLog, **options: Any) -> AsyncIterator[tuple[Application, Database]]:
+    """An application with sessions of a kind, and the server's side of the same database at work."""
+    async with Application(url, kind) as application, Database(url) as database, Relay(database, log.publish, **options):
+        yield application, database
 
 
 async def waiting(database: Database) -> list[str]:
@@ -88,10 +96,9 @@ async def test_a_savepoint_takes_back_its_own_events(database: Database, applica
 async def test_a_database_without_the_table_says_what_makes_it(kind: str, tmp_path: Any, postgres: PostgresServer) -> None:
     with postgres.database("template0") as url:
         for empty in (url, f"sqlite:///{tmp_path}/empty.db"):
-            application = Application(empty, kind)
-            with pytest.raises(ConfigurationError, match="no table realtime_outbox; `aibos-realtime database upgrade"):
-                await application.publish("lobby", "note")
-            await application.close()
+            async with Application(empty, kind) as application:
+                with pytest.raises(ConfigurationError, match="no table realtime_outbox; `aibos-realtime database upgrade"):
+                    await application.publish("lobby", "note")
 
 
 async def test_what_the_driver_says_is_passed_on_without_the_data(application: Application) -> None:
@@ -124,21 +131,20 @@ async def end(application: Application, session: Any, *, commit: bool = True) ->
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nothing_passes_over_a_transaction_that_is_still_open(kind: str, commit: bool, postgres_url: str) -> None:
     """The race of every outbox that reads by its sequence alone: A has the lower number, and is committed after B."""
-    log, application = WritingLog(), Application(postgres_url, kind)
-    async with Database(postgres_url) as database, Relay(database, log.publish):
+    log = WritingLog()
+    async with relaying(postgres_url, kind, log) as (application, database):
         first = await begun(application, "a")
         await end(application, await begun(application, "b"))
         window = await database.read(lambda connection: read(connection, 10))
         assert window.rows == [] and window.is_held and log.events == []
         await end(application, first, commit=commit)
         assert await log.until("b") == (["a", "b"] if commit else ["b"])
-    await application.close()
 
 
 async def test_a_transaction_that_publishes_late_still_comes_in_its_place(postgres_url: str) -> None:
     """A has changed something before B began, so what A publishes after B's commit is of an older transaction, and comes first."""
-    log, application = WritingLog(), Application(postgres_url, "Connection")
-    async with Database(postgres_url) as database, Relay(database, log.publish):
+    log = WritingLog()
+    async with relaying(postgres_url, "Connection", log) as (application, database):
         first = await application.begin()
         first.execute(sa.text("CREATE TABLE invoices (id int)"))
         await end(application, await begun(application, "b"))
@@ -146,7 +152,6 @@ async def test_a_transaction_that_publishes_late_still_comes_in_its_place(postgr
         assert await waiting(database) == []
         await end(application, first)
         assert await log.until("b") == ["a", "b"]
-    await application.close()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -154,12 +159,14 @@ async def test_whatever_the_interleaving(seed: int, postgres_url: str) -> None:
     """Relayed = committed, each once; and who began after another's commit comes later. Sessions of all kinds at once."""
     chance = random.Random(seed)
     log = WritingLog()
-    applications = [Application(postgres_url, kind) for kind in KINDS]
     time = 0
     spans: dict[str, tuple[int, int, bool]] = {}  # number of the transaction: began, ended, committed
     published: dict[str, list[str]] = {}
     open_ones: dict[str, tuple[Application, Any, int]] = {}
-    async with Database(postgres_url) as database, Relay(database, log.publish, window=3):
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(postgres_url))
+        applications = [await stack.enter_async_context(Application(postgres_url, kind)) for kind in KINDS]
+        await stack.enter_async_context(Relay(database, log.publish, window=3))
         for step in range(60):
             time += 1
             if len(open_ones) < 5 and (not open_ones or chance.random() < 0.4):
@@ -183,8 +190,6 @@ async def test_whatever_the_interleaving(seed: int, postgres_url: str) -> None:
             spans[number] = (since, time, True)
         await applications[0].publish("lobby", "last")
         events = (await log.until("last"))[:-1]
-    for application in applications:
-        await application.close()
     committed = {number for number, (_, _, commit) in spans.items() if commit and published[number]}
     assert sorted(events) == sorted(event for number in committed for event in published[number])
     for number in committed:
@@ -198,8 +203,10 @@ async def test_one_after_the_other_on_sqlite(tmp_path: Any) -> None:
     """SQLite lets one transaction write at a time: the order is that of the commits."""
     chance, url = random.Random(5), f"sqlite:///{tmp_path}/realtime.db"
     log, committed = WritingLog(), []
-    async with Database(url) as database, Relay(database, log.publish, window=3):
-        applications = [Application(url, kind) for kind in KINDS]
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(url))
+        applications = [await stack.enter_async_context(Application(url, kind)) for kind in KINDS]
+        await stack.enter_async_context(Relay(database, log.publish, window=3))
         for number in range(40):
             commit = chance.random() < 0.7
             async with chance.choice(applications).transaction(commit=commit) as (_, publish):
@@ -208,103 +215,124 @@ async def test_one_after_the_other_on_sqlite(tmp_path: Any) -> None:
                     committed += [f"{number}.{part}"] if commit else []
         await applications[0].publish("lobby", "last")
         assert await log.until("last") == [*committed, "last"]
-        for application in applications:
-            await application.close()
 
 
 async def test_rows_that_came_with_a_dump_do_not_wait_for_transactions_of_another_server(postgres_url: str) -> None:
-    log, application = WritingLog(), Application(postgres_url, "Session")
-    async with Database(postgres_url) as database, Relay(database, log.publish):
+    log = WritingLog()
+    async with relaying(postgres_url, "Session", log) as (application, database):
         async with application.transaction() as (session, publish):
             await publish("lobby", "restored")
             session.execute(table.update().values(transaction_id=10**15))
         assert await log.until("restored") == ["restored"]
-    await application.close()
 
 
 # — once out of it —
 
 
-async def test_what_was_published_but_not_cleared_is_published_under_the_same_id(database: Database, session_application: Application) -> None:
-    """The process dies between the log's answer and the deletion: the log sees the id twice, and knows it."""
-    first = await session_application.publish("lobby", "note")
-    dead = WritingLog()
-    (row,) = (await database.read(lambda connection: read(connection, 10))).rows
-    for log in (dead, WritingLog()):
-        relay = Relay(database, log.publish)
-        if log is dead:
-            await asyncio.wait([relay._call(row)])
-        else:
-            async with relay:
-                await log.until("note")
-        assert [draft.id for draft in log.drafts] == [first]
+async def test_the_log_takes_a_row_once_though_its_server_died_before_clearing_it(database: Database, session_application: Application) -> None:
+    """What is left then is a row whose id the log has. Here the same row is put there again, and another server reads it, with the real log."""
+    for _ in ("first", "second"):
+        broker = StoredBroker(SqlEventStore(database))
+        broker.attach(lambda event: None, lambda room: False)
+        await broker.start()
+        async with Relay(database, broker.publish) as relay:
+            await session_application.publish("lobby", "note", {"n": 1}, id="mine", exclude=["bob"])
+            async with asyncio.timeout(PATIENCE):
+                while relay.relayed == 0:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        page = await broker.read_before("lobby", None, 10)
+        assert [(event.id, event.data, event.offset, event.audience) for event in page.events] == [
+            ("mine", b'{"n":1}', 1, Audience(exclude=frozenset({"bob"})))
+        ]
+        await broker.stop()
     assert await waiting(database) == []
 
 
 # — waking —
 
 
+async def rest(clock: ManualClock) -> None:
+    """Until the relay has seen that nothing waits, and only a ring makes it look again."""
+    async with asyncio.timeout(PATIENCE):
+        while not any(delay > NEVER / 2 for delay in clock.planned):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def hear(clock: ManualClock, log: WritingLog, event: str) -> None:
+    """Until an event was relayed; time goes on in small steps."""
+    async with asyncio.timeout(PATIENCE):
+        while event not in log.events:
+            await clock.advance(LONGEST_LOOK)
+
+
 @pytest.mark.parametrize("kind", ["Session", "AsyncSession"])
 async def test_a_commit_of_a_session_in_this_process_wakes_the_relay(kind: str, database: Database, store_url: str) -> None:
-    log, application = WritingLog(), Application(store_url, kind)
-    async with Relay(database, log.publish, poll=NEVER):
+    log, clock = WritingLog(), ManualClock()
+    async with Application(store_url, kind) as application, Relay(database, log.publish, clock=clock, poll=NEVER):
         for event in ("one", "two"):
+            await rest(clock)
             await application.publish("lobby", event)
-            await log.until(event)
-    await application.close()
+            await hear(clock, log, event)
 
 
 async def test_on_sqlite_other_commits_are_found_by_looking(tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path}/realtime.db"
-    log, application = WritingLog(), Application(url, "Connection")
-    async with Database(url) as database, Relay(database, log.publish):
+    log = WritingLog()
+    async with relaying(url, "Connection", log) as (application, database):
         await application.publish("lobby", "note")
         await log.until("note")
-    await application.close()
 
 
-async def test_postgresql_tells_of_every_commit_and_again_after_its_connection_was_cut(postgres: PostgresServer, postgres_url: str) -> None:
-    log, application = WritingLog(), Application(postgres_url, "Connection")
+async def test_postgresql_tells_of_every_commit_and_again_after_its_connection_was_cut(postgres_url: str) -> None:
+    log, clock = WritingLog(), ManualClock()
     listeners = sa.text("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'")
-    async with Database(postgres_url) as database, Relay(database, log.publish, poll=NEVER):
+    cut: set[int] = set()
+    async with relaying(postgres_url, "Connection", log, clock=clock, poll=NEVER) as (application, database):
         for event in ("one", "two"):
-            pids: list[int] = []
+            pids: set[int] = set()
             async with asyncio.timeout(PATIENCE):
-                while not pids:
-                    pids = await database.read(lambda connection: list(connection.scalars(listeners)))
+                while not pids - cut:
+                    await clock.advance(LONGEST_DELAY)
+                    pids = await database.read(lambda connection: set(connection.scalars(listeners)))
+            await rest(clock)
             await application.publish("lobby", event)
-            await log.until(event)
-            async with application.transaction() as (session, _):
-                session.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pids[0]})
+            await hear(clock, log, event)
+            for pid in pids - cut:
+                async with application.transaction() as (session, _):
+                    session.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+                cut.add(pid)
         # What is committed while nobody listens is found when listening begins again.
+        async with asyncio.timeout(PATIENCE):
+            while not any(delay <= LONGEST_DELAY for delay in clock.planned):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        await rest(clock)
         await application.publish("lobby", "three")
-        assert await log.until("three") == ["one", "two", "three"]
-    await application.close()
+        await hear(clock, log, "three")
+        assert log.events == ["one", "two", "three"]
 
 
 async def test_equal_notices_are_sent_once(postgres_url: str) -> None:
     import psycopg
 
-    application = Application(postgres_url, "Connection")
     with psycopg.connect(postgres_url, autocommit=True) as listener:
         listener.execute(f"LISTEN {CHANNEL}")
-        async with application.transaction() as (_, publish):
+        async with Application(postgres_url, "Connection") as application, application.transaction() as (_, publish):
             for _ in range(100):
                 await publish("lobby", "note")
         assert [notice.channel for notice in listener.notifies(timeout=PATIENCE, stop_after=1)] == [CHANNEL]
         assert list(listener.notifies(timeout=0)) == []
-    await application.close()
 
 
 async def test_a_caller_needs_no_more_than_the_right_to_insert(postgres: PostgresServer, postgres_url: str) -> None:
-    name = postgres_url.partition("/test_")[2].partition("?")[0]
-    postgres.execute("DROP ROLE IF EXISTS caller; CREATE ROLE caller LOGIN; GRANT INSERT ON realtime_outbox TO caller", f"test_{name}")
-    log, application = WritingLog(), Application(postgres_url.replace("postgres@", "caller@"), "Session")
-    async with Database(postgres_url) as database, Relay(database, log.publish):
-        await application.publish("lobby", "note")
-        await log.until("note")
-        with pytest.raises(DBAPIError, match="permission denied"):
-            async with application.transaction() as (session, _):
-                session.execute(sa.select(table))
-    await application.close()
-    postgres.execute("DROP OWNED BY caller; DROP ROLE caller", f"test_{name}")
+    name = postgres_url.rpartition("/test_")[2].partition("?")[0]
+    postgres.execute("CREATE ROLE caller LOGIN; GRANT INSERT ON realtime_outbox TO caller", f"test_{name}")
+    try:
+        async with Application(postgres_url.replace("postgres@", "caller@"), "Session") as application:
+            await application.publish("lobby", "note")
+            with pytest.raises(DBAPIError, match="permission denied"):
+                async with application.transaction() as (session, _):
+                    session.execute(sa.select(table))
+        async with Database(postgres_url) as database:
+            assert await waiting(database) == ["note"]
+    finally:
+        postgres.execute("DROP OWNED BY caller; DROP ROLE caller", f"test_{name}")

@@ -1,11 +1,18 @@
-"""The accounting example, through its port and the real client: once on the server's own port, once under plain uvicorn."""
+"""The accounting example, through its port and the real client: once on the server's own port, once under plain uvicorn.
+
+At the end: what is announced is what was committed, though the process is killed in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +28,7 @@ from examples.invoices.store import SEED_PASSWORD
 NEW = {"customer": "Acme", "amount": 1000, "currency": "USD"}
 EVENTS = ("invoice.created", "invoice.approved", "invoice.sent", "payment.processed")
 PATIENCE = 5.0
+SECRET = "only for these tests, of 32 bytes or more"
 
 
 class Person:
@@ -40,6 +48,13 @@ class Person:
     async def hear(self) -> tuple[str, Any]:
         async with asyncio.timeout(PATIENCE):
             return await self.heard.get()
+
+    async def hear_of(self, name: str) -> Any:
+        """The data of the next event of this name; what comes before it is passed over."""
+        while True:
+            heard, data = await self.hear()
+            if heard == name:
+                return data
 
     async def post(self, path: str, data: Any = None, *, status: int = 200) -> Any:
         answer = await self.http.post(path, json=data)
@@ -92,8 +107,9 @@ async def under_uvicorn(app: FastAPI) -> AsyncIterator[str]:
 
 
 @pytest.fixture(params=[on_own_port, under_uvicorn], ids=["own port", "uvicorn"])
-async def town(request: pytest.FixtureRequest) -> AsyncIterator[Town]:
-    async with request.param(create_app(jwt_secret="only for these tests, of 32 bytes or more")) as address, AsyncExitStack() as stack:
+async def town(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Town]:
+    app = create_app(database=tmp_path / "invoices.db", jwt_secret=SECRET)
+    async with request.param(app) as address, AsyncExitStack() as stack:
         yield Town(address, stack)
 
 
@@ -189,6 +205,7 @@ async def test_the_steps_have_one_order(town: Town) -> None:
     await ben.post(f"/invoices/{invoice}/send")
     assert (await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_1", "amount": 1000}, status=201))["status"] == "paid"
     await ben.post(f"/invoices/{invoice}/payments", {"id": "pay_2", "amount": 1}, status=409)
+    await ben.hear_of("payment.processed")
     page = await ben.client.history(ben.room)
     assert [event.event for event in page.events if event.event in EVENTS] == list(EVENTS)
 
@@ -203,6 +220,8 @@ async def test_a_repeated_payment_is_one_and_its_id_belongs_to_its_invoice(town:
     await ben.post(f"/invoices/{first}/payments", {"id": "pay_2", "amount": 500}, status=201)
     assert (await ben.post(f"/invoices/{first}/payments", {"id": "pay_1", "amount": 400}, status=201))["openAmount"] == 100
     assert (await ben.post(f"/invoices/{first}/payments", {"id": "pay_1", "amount": 50}, status=409))["code"] == "conflict"
+    for _ in range(3):
+        await ben.hear_of("payment.processed")
     page = await ben.client.history(ben.room)
     paid = [(event.data["invoiceId"], event.data["paymentId"]) for event in page.events if event.event == "payment.processed"]
     assert paid == [(first, "pay_1"), (second, "pay_1"), (first, "pay_2")]
@@ -224,6 +243,7 @@ async def test_a_wrong_password_or_no_token_gets_401(town: Town) -> None:
 async def test_who_was_away_recovers_what_was_posted_meanwhile(town: Town) -> None:
     ann, ben = await town.log_in("ann"), await town.log_in("ben")
     first = await ben.create()
+    await ann.hear_of("approval.requested")
     before = ann.client.position(ann.room)
     await ann.client.leave_room(ann.room)
     second = await ben.create()
@@ -236,3 +256,52 @@ async def test_who_was_away_recovers_what_was_posted_meanwhile(town: Town) -> No
         await ann.hear()
     missed = [event.data["invoiceId"] for event in recovered]
     assert missed[-2:] == [second, third] and set(missed) <= {first, second, third}
+
+
+CREATE_AND_DIE = """
+import asyncio, os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from examples.invoices.app import create_app
+from examples.invoices.domain import Actor, Role
+
+async def main(database, moment, secret):
+    app = create_app(database=database, jwt_secret=secret)
+    async with app.router.lifespan_context(app):
+        event.listen(Session, moment, lambda session: os.kill(os.getpid(), signal.SIGKILL))
+        await app.state.ledger.create(Actor("ben", "123", Role.ACCOUNTANT), customer="Acme", amount=1000, currency="USD")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("moment", "invoices"), [("before_commit", 0), ("after_commit", 1)])
+async def test_a_process_that_dies_announces_what_it_committed_and_nothing_else(moment: str, invoices: int, tmp_path: Path) -> None:
+    """Killed with both inserts done and the commit not begun, and with the commit done and the relay not begun."""
+    database = tmp_path / "invoices.db"
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CREATE_AND_DIE, str(database), moment, SECRET, env=environment)
+    async with asyncio.timeout(20):
+        assert await child.wait() == -signal.SIGKILL
+    app = create_app(database=database, jwt_secret=SECRET)
+    async with on_own_port(app) as address, AsyncExitStack() as stack:
+        ben = await Town(address, stack).log_in("ben")
+        kept = [invoice["invoiceId"] for invoice in (await ben.http.get("/invoices")).json()]
+        assert len(kept) == invoices
+        last = await ben.create()
+        while (await ben.hear_of("invoice.created"))["invoiceId"] != last:
+            pass
+        page = await ben.client.history(ben.room)
+        assert [event.data["invoiceId"] for event in page.events if event.event == "invoice.created"] == [*kept, last]
+
+
+async def test_what_was_rolled_back_is_never_announced(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invoice and its first event are in the transaction already when the second event fails."""
+    ann, ben = await town.log_in("ann"), await town.log_in("ben")
+    with monkeypatch.context() as broken:
+        broken.setattr("examples.invoices.ledger.where", lambda **conditions: lambda user: True)
+        assert (await ben.http.post("/invoices", json=NEW)).status_code == 500
+    assert (await ben.http.get("/invoices")).json() == []
+    invoice = await ben.create()
+    assert (await ann.hear_of("invoice.created"))["invoiceId"] == invoice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
@@ -19,7 +20,7 @@ from ..hub.rooms import RoomManager, RoomPattern
 from ..metrics import Metrics
 from ..protocol.conditions import Where
 from ..protocol.limits import ALL, BROADCAST_BYTES, check_name, is_own_stream, user_stream
-from ..protocol.publishing import check_event, check_id, encode_data, excluded
+from ..protocol.publishing import check_event, check_id, check_room, encode_data, excluded
 from .fanout import Fanout
 from .filters import Filters, Predicate, decide
 
@@ -27,13 +28,22 @@ Filter = Where | str | Predicate
 
 P = TypeVar("P", bound=Predicate)
 
-_prefix = secrets.token_urlsafe(8)
+_prefix = ""
 _numbers = count(1)
 
 
 def new_id() -> str:
     """An id for an event, unique among all nodes."""
     return f"{_prefix}-{next(_numbers):x}"
+
+
+def _renew_prefix() -> None:
+    global _prefix
+    _prefix = secrets.token_urlsafe(8)
+
+
+_renew_prefix()
+os.register_at_fork(after_in_child=_renew_prefix)  # a process that forks would count twice
 
 
 class Broadcast(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,6 +156,7 @@ class EventBroadcaster:
 
         Else as `broadcast_to_room`.
         """
+        check_room(user_stream(user_id))
         return await self._publish(user_stream(user_id), event, data, None, (), idempotency_key, volatile, persist)
 
     async def broadcast_to_all(
@@ -199,9 +210,8 @@ class EventBroadcaster:
     def _draft_of(self, item: Broadcast) -> tuple[Draft, bool]:
         if (item.room is not None) + (item.user is not None) + item.all != 1:
             raise ValidationError("broadcast_many: each item needs exactly one of room, user and all")
-        if item.room is not None:
-            check_name("room", item.room)
         room_id = item.room if item.room is not None else user_stream(item.user) if item.user is not None else ALL
+        check_room(room_id)
         return self._draft(room_id, item.event, item.data, item.filter, item.exclude, item.idempotency_key, item.persist), item.volatile
 
     def _draft(self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool) -> Draft:

@@ -83,9 +83,9 @@ def assemble(
     authorization = authorization if authorization is not None else WebSocketAuthorization(**_fields(config.authorization))
     rooms = rooms if rooms is not None else RoomManager(**_fields(config.rooms), clock=clock)
     pool = pool if pool is not None else _pool(config, metrics, clock)
-    storage = Storage(config, rooms=rooms, metrics=metrics, clock=clock, broker=broker, persistence=persistence, queue=queue)
-    broker = storage.broker
     filters = Filters()
+    storage = Storage(config, rooms=rooms, filters=filters, metrics=metrics, clock=clock, broker=broker, persistence=persistence, queue=queue)
+    broker = storage.broker
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
     broker.attach(fanout.deliver, fanout.is_watched)

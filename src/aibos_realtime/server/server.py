@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, overload
@@ -35,6 +34,7 @@ from ..transport.base import CLOSE_TIMEOUT
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, assemble
 from .http import HttpApp
+from .loop import new_event_loop, rare_garbage_collection
 from .port import Port
 from .sockets import Sockets
 
@@ -262,7 +262,7 @@ class RealtimeServer:
 
         `on_started`: called, and awaited where that is due, once the server listens.
         """
-        with asyncio.Runner(loop_factory=new_event_loop) as runner, _rare_garbage_collection():
+        with asyncio.Runner(loop_factory=new_event_loop) as runner, rare_garbage_collection():
             runner.run(self._run(drain, on_started))
 
     async def _run(self, drain: float, on_started: Callable[[], object] | None) -> None:
@@ -374,23 +374,6 @@ class RealtimeServer:
                 socket.disconnect(CloseCode.DISCONNECTED, default_reason(CloseCode.DISCONNECTED))
 
 
-@contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
-    """Collect cycles by the ten thousand, and never again what was loaded before.
-
-    A fan-out makes one short-lived list per member: at the default threshold of 700 that is a collection for every 700 deliveries, which
-    finds nothing.
-    """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
 P = TypeVar("P")
 
 
@@ -399,13 +382,4 @@ def _part(given: Any, kind: type[P]) -> tuple[P | None, Any]:
     return (given, None) if isinstance(given, kind) else (None, given)
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where there is one, else the standard library's."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-__all__ = ["RealtimeServer", "Socket", "new_event_loop"]
+__all__ = ["RealtimeServer", "Socket"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..backends.base import Broker
+from msgspec import structs
+
+from ..backends.base import Broker, Draft, Receipt
 from ..backends.memory.broker import MemoryBroker
 from ..backends.sql.database import Database
 from ..clock import Clock
@@ -13,6 +17,7 @@ from ..config import RealtimeConfig
 from ..errors import ConfigurationError
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
+from ..pipeline.filters import Filters
 from ..protocol.limits import is_own_stream
 from ..storage.broker import StoredBroker
 from ..storage.persistence import MessagePersistence
@@ -35,6 +40,7 @@ class Storage:
         config: RealtimeConfig,
         *,
         rooms: RoomManager,
+        filters: Filters,
         metrics: Metrics,
         clock: Clock,
         broker: Broker | None = None,
@@ -54,7 +60,7 @@ class Storage:
             durable = _durable(config, persistence.database, metrics, clock)
             persistence.attach(durable)
             self.broker = SplitBroker(durable=durable, ephemeral=self.broker, is_ephemeral=lambda room: _is_ephemeral(rooms, room))
-            self._relay = Relay(persistence.database, self.broker.publish, clock=clock)
+            self._relay = Relay(persistence.database, partial(_publish, self.broker, rooms, filters), clock=clock)
         self.queue = queue if queue is not None else _queue(config, persistence, clock)
         self._life = AsyncExitStack()
         self._drain = 0.0
@@ -102,6 +108,16 @@ def _durable(config: RealtimeConfig, database: Database, metrics: Metrics, clock
 
     options = config.persistence
     return StoredBroker(SqlEventStore(database), waiting=options.events_waiting, waiting_bytes=options.bytes_waiting, metrics=metrics, clock=clock)
+
+
+def _publish(broker: Broker, rooms: RoomManager, filters: Filters, draft: Draft) -> asyncio.Future[Receipt]:
+    """Publish what the outbox had, which knows nothing of patterns of rooms and of registered filters."""
+    if draft.audience is not None and draft.audience.filter is not None and draft.audience.filter not in filters:
+        raise ConfigurationError(f"filter: there is no filter {draft.audience.filter!r}; registered are: {', '.join(filters.names()) or 'none'}")
+    if not is_own_stream(draft.room):
+        pattern = rooms.pattern(draft.room)
+        draft = structs.replace(draft, ephemeral=pattern.ephemeral, history_size=pattern.history_size, history_ttl=pattern.history_ttl)
+    return broker.publish(draft)
 
 
 def _is_ephemeral(rooms: RoomManager, room: str) -> bool:

@@ -51,7 +51,7 @@ class MessageQueueOptions(Options):
 
     redis: RedisOptions | None = None
     url: str | None = Field(None, repr=False)
-    queues: dict[str, QueueOptions] | None = None
+    queues: dict[str, QueueOptions] = Field(default_factory=dict)
     max_message_bytes: Count = 256 * 1024
     idempotency_window: Seconds = 300.0
 
@@ -59,7 +59,7 @@ class MessageQueueOptions(Options):
     def _check(self) -> Self:
         if self.redis is not None and self.url is not None:
             raise ValueError("redis and url were both given; allowed is one of them")
-        for name in self.queues or ():
+        for name in self.queues:
             if not is_name(name):
                 raise ValueError(f"queues: {name[:128]!r} is no name of a queue; {NAMES}")
         return self
@@ -96,8 +96,8 @@ class MessageQueue:
     """Queues by name, in Redis, a database or memory.
 
     `redis`: `{"url": …, "db": …, "prefix": …}`; or `url`: "redis://…", "sqlite:///file.db" (default: `sqlite:///realtime.db`), "postgresql://…",
-    "memory://". `queues`: `{name: {"max_size": 10_000, "ttl": 3600, "max_attempts": 5, "max_dead": 10_000}}`; where it is given, only these names and
-    those that have a handler can be used, otherwise any. `max_message_bytes`: of one message as JSON. `idempotency_window`: seconds.
+    "memory://". `queues`: `{name: {"max_size": 10_000, "ttl": 3600, "max_attempts": 5, "max_dead": 10_000}}`; where any is declared, only these names
+    and those that have a handler can be used. `max_message_bytes`: of one message as JSON. `idempotency_window`: seconds.
 
     Messages are delivered at least once: one is gone only after its handler returned, and comes again where that was not learnt. Nothing is opened at
     construction; sending opens what it needs, and `start` (or `async with`) begins to handle messages.
@@ -116,12 +116,12 @@ class MessageQueue:
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
     ) -> None:
-        given = {"redis": redis, "url": url, "queues": queues, "max_message_bytes": max_message_bytes, "idempotency_window": idempotency_window}
+        given = {"redis": redis, "url": url, "queues": queues or {}, "max_message_bytes": max_message_bytes, "idempotency_window": idempotency_window}
         self.options = MessageQueueOptions.parse("queue", given)
         self._store = store if store is not None else make_store(self.options.redis, self.options.url, clock)
         self._clock = clock
         self._random = random
-        self._queues = dict(self.options.queues or {})
+        self._queues = dict(self.options.queues)
         self._batches: dict[str, Batches[QueueDraft, Sent | QueueFull | IdempotencyConflict]] = {}
         self._make_worker: dict[str, Callable[[], Worker]] = {}
         self._workers: list[Worker] = []
@@ -317,7 +317,7 @@ class MessageQueue:
     def _options_of(self, name: str) -> QueueOptions:
         options = self._queues.get(name)
         if options is None:
-            if self.options.queues is not None:
+            if self.options.queues:
                 raise QueueError(f"unknown queue {str(name)[:128]!r}; known are: {', '.join(self.names) or 'none'}")
             if not is_name(name):
                 raise QueueError(f"{str(name)[:128]!r} is no name of a queue; {NAMES}")

@@ -90,6 +90,7 @@ class Relay:
         """Begin to relay in the background; returns at once. The database is open. Idempotent."""
         if not self._tasks:
             loop = asyncio.get_running_loop()
+            self._bell, self._turn = asyncio.Event(), asyncio.Lock()  # of this loop: the last start may have been in another one
             self._tasks = [
                 loop.create_task(self._keep_listening(), name="outbox-listen"),
                 loop.create_task(self._keep_relaying(), name="outbox-relay"),

@@ -266,11 +266,12 @@ class Worker:
         """Say what became of the oldest ones. Repeating is safe, so they stay until the store has answered."""
         batch = [self._verdicts[index] for index in range(min(len(self._verdicts), MAX_SETTLED_AT_ONCE))]
         counted = await self._store.settle(self.queue, batch, self._limits)
-        for verdict, did_count in zip(batch, counted, strict=True):
+        for verdict in batch:
             self._verdicts.popleft()
             self._held.pop((verdict.taken.lease, verdict.taken.attempt), None)
-            if not did_count and verdict.kind != "release":
-                logger.warning("queue %s: message %s was taken over by another worker before its end", self.queue, verdict.taken.id)
+        lost = sum(not did_count and verdict.kind != "release" for verdict, did_count in zip(batch, counted, strict=True))
+        if lost:
+            logger.warning("queue %s: %d messages were taken over by other workers, or removed, before they were done here", self.queue, lost)
         if not self._verdicts:
             self._has_verdicts.clear()
         self._changed.set()
@@ -287,6 +288,7 @@ class Worker:
             await self._clock.sleep(interval)
             now = self._clock.monotonic()
             while self._ahead and self._ahead[0].taken_at <= now - interval / 2:
+                self._take_limit = self._options.concurrency
                 self._conclude(Verdict(self._ahead.popleft().taken, "release"))
             held = list(self._held.values())
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -220,3 +221,25 @@ async def test_without_a_server() -> None:
     for wrong in ({}, {"broker": broker, "server": object()}):
         with pytest.raises(ConfigurationError, match="exactly one"):
             EventBroadcaster(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_process_that_forks_does_not_give_an_id_twice() -> None:
+    """Parent and child count on from the same number: with one prefix their ids would be the same, and the second event a duplicate."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        assert told.read().partition("-")[0] != new_id().partition("-")[0]
+
+
+async def test_a_user_has_an_id_that_can_be_stored() -> None:
+    broadcaster = EventBroadcaster(broker=MemoryBroker(clock=ManualClock()))
+    for user in ("", "a\0b", "\ud800", "x" * 129):
+        with pytest.raises(ValidationError):
+            await broadcaster.broadcast_to_user(user, "note")
+        with pytest.raises(ValidationError):
+            await broadcaster.broadcast_many([{"user": user, "event": "note"}])

@@ -64,7 +64,7 @@ class Database:
     """One database, to be shared by all parts of a server.
 
     `url`: `sqlite:///file.db`, `sqlite://` or `memory://` (in memory), `postgresql://user:password@host/database`. `statement_timeout`: seconds;
-    `pool_size`: connections at once (SQLite: reading threads, at most 4). Opens nothing yet. Raises `ConfigurationError` naming `database.…`.
+    `pool_size`: see `DatabaseOptions`. Opens nothing yet. Raises `ConfigurationError` naming `database.…`.
 
     SQLite has one thread that writes, and readers that it never stops (WAL); a commit is on the disk when `write` returns.
     """
@@ -144,7 +144,10 @@ class Database:
         return await self._opened().write(work)
 
     async def read(self, work: Work[T]) -> T:
-        """Run `work(connection)` in one transaction that only reads, beside writers. Raises `StoreUnavailable`. Cancelling is safe."""
+        """Run `work(connection)`, which only reads, beside writers. On PostgreSQL each statement sees what is committed when it begins.
+
+        Raises `StoreUnavailable`. Cancelling is safe.
+        """
         return await self._opened().read(work)
 
     async def acquire_writer(self, wait: float = WAIT_FOR_WRITER) -> Writer:

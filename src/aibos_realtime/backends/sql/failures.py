@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ...errors import StoreUnavailable
 
 _SQLITE = {5: "is locked by another process", 6: "is locked by another process", 8: "takes no writes", 9: "took too long", 13: "is full"}
-"""By the primary result code: https://www.sqlite.org/rescode.html."""
+"""By the primary result code: SQLite manual, "Result and Error Codes"."""
 _SQLITE_OUR_FAULT = 1
 
 _POSTGRES = {

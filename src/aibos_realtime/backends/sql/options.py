@@ -11,7 +11,8 @@ from .urls import read_url
 class DatabaseOptions(Options):
     """Where events are stored.
 
-    `pool_size`: connections to PostgreSQL at once; on SQLite the threads that read, at most 4. `statement_timeout`: seconds that a statement,
+    `pool_size`: connections to PostgreSQL at once, half of them for reading, besides the one that writes the log; on SQLite the threads that read,
+    at most 4. `statement_timeout`: seconds that a statement,
     or a wait for a lock or for a connection, may take.
     """
 

