@@ -108,7 +108,9 @@ class StoredBroker:
     def publish(self, draft: Draft) -> asyncio.Future[Receipt]:
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         limit, limit_bytes = self._limits
-        if not self.is_available:
+        if not self._is_open:
+            receipt.set_exception(StoreUnavailable("The server does not run: it stores events between its start and its stop."))
+        elif self._in_doubt:
             receipt.set_exception(StoreUnavailable())
         elif len(self._waiting) >= limit or self._waiting_bytes >= limit_bytes:  # whatever its size: what is refused must not be overtaken
             self._metrics.publishes_refused += 1
