@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from aibos_realtime import IdempotencyConflict, Position, UnrecoverablePosition
 from aibos_realtime.backends.base import Audience, Broker, Draft, LoggedEvent
 from aibos_realtime.backends.memory.broker import MemoryBroker
+from aibos_realtime.backends.sql.database import Database
+from aibos_realtime.backends.sql.events import SqlEventStore
 from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.storage.split_broker import SplitBroker
 from aibos_realtime.testing.clock import ManualClock
@@ -49,11 +52,19 @@ async def begin(make: MakeBroker) -> Bench:
     return bench
 
 
-@pytest.fixture(params=list(BROKERS.values()), ids=list(BROKERS))
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    bench = await begin(request.param)
+@pytest.fixture(params=[*BROKERS, "sqlite", "postgresql"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    kind: str = request.param
+    if kind in BROKERS:
+        bench = await begin(BROKERS[kind])
+        yield bench
+        await bench.broker.stop()
+        return
+    database = Database(request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path / 'log.db'}")
+    bench = await begin(lambda clock: StoredBroker(SqlEventStore(database), clock=clock))
     yield bench
     await bench.broker.stop()
+    await database.close()
 
 
 _ids = itertools.count()

@@ -15,9 +15,10 @@ from aibos_realtime.backends.sql.events import SqlEventStore
 from aibos_realtime.testing.store import MemoryStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventStore]:
-    database = Database(f"sqlite:///{tmp_path / 'log.db'}")
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else f"sqlite:///{tmp_path / 'log.db'}"
+    database = Database(url)
     store: EventStore = MemoryStore() if request.param == "memory" else SqlEventStore(database)
     await store.open()
     yield store
