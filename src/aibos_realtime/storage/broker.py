@@ -29,6 +29,8 @@ WAITING_BYTES = 64 * 1024 * 1024
 """Of events that wait for their commit; then publishing is refused."""
 SWEEP_EVERY = 30.0
 SETTLE_EVERY = 1.0
+AT_ONCE = 1.0
+"""Seconds within which a commit that failed is tried once more: after longer ones the publishers have waited enough."""
 
 
 class Submission(NamedTuple):
@@ -70,6 +72,7 @@ class StoredBroker:
         self._in_doubt: list[tuple[Submission, LoggedEvent]] = []
         self._timers: dict[str, Timer] = {}
         self._is_open = False
+        self._is_down = False
 
     def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
         self._deliver = deliver
@@ -77,7 +80,7 @@ class StoredBroker:
 
     @property
     def is_available(self) -> bool:
-        return self._is_open and not self._in_doubt
+        return self._is_open and not self._is_down
 
     async def start(self) -> None:
         """Open the store. Raises `ConfigurationError`, `StoreUnavailable`."""
@@ -100,7 +103,7 @@ class StoredBroker:
         finally:
             self._refuse_waiting(StoreUnavailable("The server stopped before this was stored."))
             self._hot.clear()
-            self._in_doubt = []
+            self._in_doubt, self._is_down = [], False
             await self._store.close()
 
     # — publishing —
@@ -110,7 +113,7 @@ class StoredBroker:
         limit, limit_bytes = self._limits
         if not self._is_open:
             receipt.set_exception(StoreUnavailable("The server does not run: it stores events between its start and its stop."))
-        elif self._in_doubt:
+        elif self._is_down:
             receipt.set_exception(StoreUnavailable())
         elif len(self._waiting) >= limit or self._waiting_bytes >= limit_bytes:  # whatever its size: what is refused must not be overtaken
             self._metrics.publishes_refused += 1
@@ -133,20 +136,25 @@ class StoredBroker:
         finally:
             self._writing = None
 
-    async def _commit(self, batch: list[Submission]) -> None:
-        """Store a batch and hand it on; where the store takes no such batch, find out what of it can be stored."""
+    async def _commit(self, batch: list[Submission], *, is_first: bool = True) -> bool:
+        """Store a batch and hand it on; where the store takes no such batch, find out what of it can be stored.
+
+        False: the store failed, and the batch was refused, in part or as a whole. What was published later must not overtake it.
+        """
+        began = self._clock.monotonic()
         events, heads = self._events_of(batch)
         hollow = frozenset(number for number, (draft, _) in enumerate(batch) if not draft.persist)
         try:
             await self._store.append(Batch(events, hollow, heads))
         except Refused as refusal:
-            await self._sort_out(batch, refusal)
+            return await self._sort_out(batch, refusal)
         except Exception as error:
-            await self._fail(batch, events, error)
-        else:
-            self._metrics.commits += 1
-            for submission, event in zip(batch, events, strict=True):
-                self._hand_on(submission, event)
+            is_worth_another_try = is_first and self._clock.monotonic() - began < AT_ONCE
+            return await self._fail(batch, events, error, is_worth_another_try)
+        self._metrics.commits += 1
+        for submission, event in zip(batch, events, strict=True):
+            self._hand_on(submission, event)
+        return True
 
     def _events_of(self, batch: list[Submission]) -> tuple[list[LoggedEvent], dict[str, Position]]:
         events: list[LoggedEvent] = []
@@ -180,7 +188,7 @@ class StoredBroker:
         if not receipt.done():
             receipt.set_result(Receipt(event.id, event.room, position))
 
-    async def _sort_out(self, batch: list[Submission], refusal: Refused) -> None:
+    async def _sort_out(self, batch: list[Submission], refusal: Refused) -> bool:
         """Answer what was published before, and halve the rest until what cannot be stored stands alone."""
         first: dict[Key, Submission] = {}
         again: list[Submission] = []
@@ -193,8 +201,8 @@ class StoredBroker:
             known = await self._store.find(first)
         except Exception as error:
             _refuse(batch, error)
-            self._refuse_waiting(error)  # they must not overtake
-            return
+            self._refuse_waiting(error)
+            return False
         for key, stored in known.items():
             self._answer_again(first.pop(key), stored)
         fresh = list(first.values())
@@ -204,14 +212,16 @@ class StoredBroker:
             self._metrics.publishes_refused += 1
             logger.error("the store refused an event of the room's log: %s", refusal)
             _refuse(fresh, ValidationError("This event is nothing that can be stored."))
-            return
+            return True
         else:
             parts = [fresh[: len(fresh) // 2], fresh[len(fresh) // 2 :]]
+        is_fine = True
         for part in parts:
-            if part and not self._in_doubt:
-                await self._commit(part)
-            else:
+            if not is_fine:
                 _refuse(part, StoreUnavailable())
+            elif part:
+                is_fine = await self._commit(part)
+        return is_fine
 
     def _answer_again(self, submission: Submission, stored: Stored) -> None:
         draft, receipt = submission
@@ -224,18 +234,23 @@ class StoredBroker:
 
     # — when the store fails —
 
-    async def _fail(self, batch: list[Submission], events: list[LoggedEvent], error: Exception) -> None:
-        """Nobody knows whether the store has this batch. Until that is known, nothing more is taken."""
+    async def _fail(self, batch: list[Submission], events: list[LoggedEvent], error: Exception, is_worth_another_try: bool) -> bool:
+        """Nobody knows whether the store has this batch. Until that is known, no other one is stored."""
         self._metrics.commit_failures += 1
         if not isinstance(error, BackendError):
             logger.error("committing %d events failed", len(batch), exc_info=error)
             error = StoreUnavailable()
         self._in_doubt = list(zip(batch, events, strict=True))
+        if is_worth_another_try and (was_stored := await self._settle()) is not None:
+            # The connection was lost, and there is another one: no publisher need hear of that.
+            return was_stored or await self._commit(batch, is_first=False)
+        self._is_down = True
         _refuse(batch, error)
         self._refuse_waiting(error)
-        if not await self._settle():
+        if await self._settle() is None:
             logger.error("the store does not answer; publishing is refused until it does")
             self._settle_later()
+        return False
 
     def _settle_later(self) -> None:
         if self._is_open:
@@ -250,25 +265,29 @@ class StoredBroker:
     async def _settle_alone(self) -> None:
         try:
             async with self._turn:
-                if await self._settle():
-                    logger.warning("the store answers again")
-                else:
+                if await self._settle() is None:
                     self._settle_later()
+                else:
+                    logger.warning("the store answers again")
         finally:
             self._writing = None
 
-    async def _settle(self) -> bool:
-        """Find out whether the batch in doubt was stored, and hand it on if so. It was all or nothing, and nobody else writes: one room tells."""
+    async def _settle(self) -> bool | None:
+        """Find out whether the batch in doubt was stored, and hand it on if so; None where the store does not tell.
+
+        It was all or nothing, and nobody else writes: one room tells.
+        """
         last = self._in_doubt[-1][1]
         try:
             head = (await self._store.heads((last.room,))).get(last.room)
         except Exception:
-            return False
-        in_doubt, self._in_doubt = self._in_doubt, []
-        if head == Position(last.epoch, last.offset):
+            return None
+        in_doubt, self._in_doubt, self._is_down = self._in_doubt, [], False
+        was_stored = head == Position(last.epoch, last.offset)
+        if was_stored:
             for submission, event in in_doubt:
                 self._hand_on(submission, event)
-        return True
+        return was_stored
 
     def _refuse_waiting(self, error: Exception) -> None:
         waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibos_realtime import IdempotencyConflict, Overloaded, Position, StoreUnavailable, UnrecoverablePosition, ValidationError
-from aibos_realtime.backends.base import Audience, Draft, LoggedEvent, Receipt
+from aibos_realtime.backends.base import Audience, Batch, Draft, LoggedEvent, Receipt
 from aibos_realtime.metrics import Metrics
 from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.testing.clock import ManualClock
@@ -211,17 +211,47 @@ async def settled(bench: Bench) -> None:
             await asyncio.wait((bench.broker._writing,))
 
 
-async def test_what_was_stored_without_an_answer_is_delivered_all_the_same(bench: Bench) -> None:
-    """The answer to a commit was lost: the publisher hears an error, and must not be told of an event that nobody can see."""
+async def test_what_was_stored_without_an_answer_is_found_and_delivered(bench: Bench) -> None:
     bench.store.loses_answers = True
     (answer,) = await bench.publish(draft(id="x", keyed=True))
     bench.store.loses_answers = False
-    assert isinstance(answer, StoreUnavailable)
+    assert isinstance(answer, Receipt) and not answer.duplicate
     assert [event.id for event in bench.delivered] == ["x"]
     again, following = await bench.publish(draft(id="x", keyed=True), draft())
     assert isinstance(again, Receipt) and again.duplicate and again.position and again.position.offset == 1
     assert isinstance(following, Receipt) and following.position and following.position.offset == 2
     assert bench.offsets == [1, 2]
+
+
+async def test_a_connection_that_was_lost_while_nothing_happened_is_not_the_publishers_affair(bench: Bench) -> None:
+    """The first commit on a dead connection fails, and a new one is there at once."""
+    append, tries = bench.store.append, []
+
+    async def fail_once(batch: Batch) -> None:
+        tries.append(len(batch.events))
+        if len(tries) == 1:
+            raise StoreUnavailable()
+        await append(batch)
+
+    bench.store.append = fail_once  # type: ignore[method-assign]
+    answers = await bench.publish(draft(), draft())
+    assert [isinstance(answer, Receipt) for answer in answers] == [True, True] and bench.offsets == [1, 2]
+    assert tries == [2, 2] and bench.metrics.commit_failures == 1
+
+
+async def test_a_store_that_stays_full_refuses_after_two_tries(bench: Bench) -> None:
+    append, tries = bench.store.append, []
+
+    async def is_full(batch: Batch) -> None:
+        tries.append(len(batch.events))
+        raise StoreUnavailable("The database log.db is full: try again later.")
+
+    bench.store.append = is_full  # type: ignore[method-assign]
+    (answer,) = await bench.publish(draft())
+    assert isinstance(answer, StoreUnavailable) and tries == [1, 1] and bench.is_available()
+    bench.store.append = append  # type: ignore[method-assign]
+    await bench.publish(draft())
+    assert bench.offsets == [1]
 
 
 async def test_an_answer_lost_together_with_the_connection(bench: Bench) -> None:
