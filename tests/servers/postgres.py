@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from aibos_realtime.backends.sql.database import Database
 
 NOBODY = 65_534
 TEMPLATE = "realtime_template"
+ROOM_IN_MEMORY = 2 * 1024**3
 _PARENT_DIED = 1  # prctl(2): PR_SET_PDEATHSIG
 
 
@@ -49,7 +51,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it lets connections in."""
-        settings = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "", "unix_socket_directories": self.folder, "max_connections": 200}
+        settings: dict[str, Any] = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
+        settings |= {"listen_addresses": "", "unix_socket_directories": self.folder}
+        settings["dynamic_shared_memory_type"] = "mmap"  # in the folder: nothing stays behind outside of it, also after a crash
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = [f"{self._programs}/postgres", "-D", f"{self._data}", *options]
         with (self.folder / "log").open("ab") as log:
@@ -66,12 +70,21 @@ class PostgresServer:
         process, self.process = self.process, None
         if process is None:
             return
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if how is signal.SIGKILL else []
-        process.send_signal(how)
-        for child in children:  # without a postmaster they would go on until they look up
-            with suppress(ProcessLookupError):
-                os.kill(int(child), how)
+        if how is signal.SIGKILL:
+            _signal_all(process, how)  # without a postmaster the others would go on until they look up
+        else:
+            process.send_signal(how)
         process.wait(20)
+
+    def pause(self) -> None:
+        """Let nothing of it run, as in a machine that hangs: connections stay, and nobody answers."""
+        assert self.process is not None
+        _signal_all(self.process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        assert self.process is not None
+        _signal_all(self.process, signal.SIGCONT)
 
     def url(self, database: str) -> str:
         """How `Database` is told of one of its databases."""
@@ -95,7 +108,8 @@ class PostgresServer:
     def make_template(self) -> None:
         """Make the database that others are copied from."""
         self.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        asyncio.run(Database(self.url(TEMPLATE)).upgrade())
+        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+            thread.submit(lambda: asyncio.run(Database(self.url(TEMPLATE)).upgrade())).result()
 
     def _is_ready(self) -> bool:
         try:
@@ -120,6 +134,21 @@ class PostgresServer:
         return programs
 
 
+def _signal_all(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """A signal to a postmaster and the processes that it has made."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(how)
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), how)
+
+
+def _find_room() -> str | None:
+    """In memory, where there is enough of it: a database is 300 files, which cost ten times as much on a disk."""
+    memory = Path("/dev/shm")
+    return str(memory) if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY else None
+
+
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGQUIT)
 
@@ -127,7 +156,7 @@ def _end_with_parent() -> None:
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """A server of one's own, to be killed and paused at will. Its folder goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="realtime-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="realtime-postgres-", dir=_find_room()))
     server: PostgresServer | None = None
     try:
         folder.chmod(0o755)

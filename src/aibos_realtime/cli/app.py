@@ -20,6 +20,7 @@ from .listen import listen
 from .output import ReaderGone, complain, out
 from .program import NAME
 from .publish import publish
+from .queue import queue
 from .serve import serve
 from .token import token
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for command in (serve, token, publish, listen, check, database):
+for command in (serve, token, publish, listen, check, database, queue):
     app.command(epilog=EXIT_CODES)(command)
 
 

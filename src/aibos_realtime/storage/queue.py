@@ -30,6 +30,8 @@ from .worker import Worker
 
 H = TypeVar("H", bound=QueueHandler)
 
+NAMES = "allowed are 1–128 letters, digits, and _ . : @ / -"
+MAX_DELAY = 366 * 86_400.0
 MAX_NAMES = 1000
 """Queues that one object keeps state of, where any name is allowed."""
 
@@ -63,9 +65,6 @@ class MessageQueueOptions(Options):
             if not is_name(name):
                 raise ValueError(f"queues: {name[:128]!r} is no name of a queue; {NAMES}")
         return self
-
-
-NAMES = "allowed are 1–128 letters, digits, and _ . : @ / -"
 
 
 class QueueReceipt(Struct, frozen=True):
@@ -287,7 +286,7 @@ class MessageQueue:
         await self._open()
         return await self._store.names()
 
-    async def dead_letters(self, name: str, *, limit: int = 50, before: str | None = None) -> list[DeadLetter]:
+    async def dead_letters(self, name: str, limit: int = 50, *, before: str | None = None) -> list[DeadLetter]:
         """Messages that were given up, the latest first. `before`: the `place` of the last one on the page before.
 
         Raises `QueueError` (unknown queue), `ValidationError` and `BackendError`.
@@ -336,9 +335,6 @@ def _seconds(delay: float | timedelta | None) -> float:
     if not 0 <= seconds <= MAX_DELAY:
         raise ValidationError(f"delay: {seconds} was given; allowed are 0–{MAX_DELAY:g} seconds")
     return seconds
-
-
-MAX_DELAY = 366 * 86_400.0
 
 
 def _checked(option: str, text: str | None) -> str | None:

@@ -77,7 +77,9 @@ class PostgresConnections:
         limit = self.timeout if is_limited else None
         settings |= {"application_name": "aibos-realtime", "statement_timeout": str(int((limit or 0) * 1000))}
         try:
-            return await asyncpg.connect(self._place.dsn, timeout=self.timeout, command_timeout=limit, server_settings=settings)
+            # The driver's own time-out comes last: it asks a server out of reach to cancel, and then takes two more seconds to say good-bye.
+            command_timeout = limit + 2 * GRACE if limit else None
+            return await asyncpg.connect(self._place.dsn, timeout=self.timeout, command_timeout=command_timeout, server_settings=settings)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreUnavailable(f"The database {self.name} does not answer: try again later.") from error
 
@@ -248,8 +250,9 @@ _LOST = "Another server writes to this database now."
 
 async def _end(session: AsyncConnection) -> None:
     """Disconnect at once, without a word to a server that may not be there."""
-    driver: Any = (await session.get_raw_connection()).driver_connection
-    driver.terminate()
+    if not session.invalidated:  # one that is would connect again to be asked
+        driver: Any = (await session.get_raw_connection()).driver_connection
+        driver.terminate()
     with suppress(Exception):
         await session.close()
 

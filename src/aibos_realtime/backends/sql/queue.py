@@ -157,7 +157,7 @@ class SqlQueue:
     async def _listen(self) -> None:
         from .queue_rows import CHANNEL
 
-        backoff = Backoff(random=random.random, first=1.0, limit=LISTEN_AGAIN)
+        backoff = Backoff(random=random.random, first=0.2, limit=LISTEN_AGAIN)
         while True:
             since = self._clock.monotonic()
             backoff.connected(since)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event
@@ -42,6 +43,7 @@ class Lane:
 
     def __init__(self, place: Place, timeout: float, threads: int, *, is_writing: bool) -> None:
         self._limit = threading.local()
+        self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"aibos-realtime-{'write' if is_writing else 'read'}")
         self.engine = create_engine(
             f"sqlite+pysqlite:///{place.file}" if place.file else "sqlite+pysqlite://",
@@ -78,12 +80,27 @@ class Lane:
 
     def _prepare(self, raw: Any, is_writing: bool) -> None:
         raw.isolation_level = None  # the driver begins nothing by itself
-        (lambda *_: None)(self._is_over, STEPS_BETWEEN_LOOKS)
+        raw.set_progress_handler(self._is_over, STEPS_BETWEEN_LOOKS)
         pragmas = ["foreign_keys = ON", "temp_store = MEMORY"]
         # FULL: a commit is on the disk before it is told. The log is cut back to 64 MB after a burst.
-        pragmas += ["journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"] if is_writing else ["query_only = ON"]
+        pragmas += ["synchronous = FULL", "journal_size_limit = 67108864"] if is_writing else ["query_only = ON"]
         for pragma in pragmas:
             raw.execute(f"PRAGMA {pragma}").close()
+        if is_writing:
+            _switch_to_wal(raw, monotonic() + self._timeout)
+
+
+def _switch_to_wal(raw: Any, until: float) -> None:
+    """The journal of the file. SQLite does not wait for others by itself here: two may open a new file at the same moment."""
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError:
+            if monotonic() > until:
+                raise
+            sleep(LOCK_RETRY)
+        else:
+            return
 
 
 class SqliteConnections:
