@@ -1,8 +1,9 @@
 """Durable publishes per second: `broadcast_to_room` with 64 on the way, nobody listening, each acknowledged once the store has it.
 
-    python -m benchmarks.publishes                                     into SQLite, in a temporary directory
-    python -m benchmarks.publishes --database-url postgresql://…       into PostgreSQL, whose schema must be there
-    python -m benchmarks.publishes --database-url memory://            without a store, for comparison
+python -m benchmarks.publishes                                     into SQLite, in a temporary directory
+python -m benchmarks.publishes --postgres                          into a PostgreSQL of its own, of the tests' wheel, with fsync
+python -m benchmarks.publishes --database-url postgresql://…       into yours, whose schema must be there
+python -m benchmarks.publishes --database-url memory://            without a store, for comparison
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from aibos_realtime import RealtimeServer
@@ -51,13 +53,18 @@ async def measure(url: str, publishes: int, on_the_way: int, rooms: int, rounds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database-url", default="")
+    parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--publishes", type=int, default=40_000)
     parser.add_argument("--on-the-way", type=int, default=64)
     parser.add_argument("--rooms", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        url = given.database_url or f"sqlite:///{folder}/benchmark.db"
+    with ExitStack() as life, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        url = given.database_url or f"sqlite:///{life.enter_context(tempfile.TemporaryDirectory())}/benchmark.db"
+        if given.postgres:
+            from tests.servers.postgres import running_postgres
+
+            url = life.enter_context(life.enter_context(running_postgres(is_durable=True)).database())
         print(json.dumps(runner.run(measure(url, given.publishes, given.on_the_way, given.rooms, given.rounds)), ensure_ascii=False, indent=2))
 
 

@@ -35,8 +35,9 @@ _PARENT_DIED = 1  # prctl(2): PR_SET_PDEATHSIG
 class PostgresServer:
     """One server process: `process` is its postmaster. It can be killed, and started again on the same data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self.folder = folder
+        self._is_durable = is_durable
         self._data = folder / "data"
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -51,7 +52,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it lets connections in."""
-        settings: dict[str, Any] = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
+        settings: dict[str, Any] = {"max_connections": 200}
+        if not self._is_durable:
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         settings |= {"listen_addresses": "", "unix_socket_directories": self.folder}
         settings["dynamic_shared_memory_type"] = "mmap"  # in the folder: nothing stays behind outside of it, also after a crash
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -154,13 +157,16 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A server of one's own, to be killed and paused at will. Its folder goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="realtime-postgres-", dir=_find_room()))
+def running_postgres(*, is_durable: bool = False) -> Iterator[PostgresServer]:
+    """A server of one's own, to be killed and paused at will. Its folder goes with it.
+
+    `is_durable`: on a disk, with every commit on it before it is told, as in production; else as fast as can be.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="realtime-postgres-", dir=None if is_durable else _find_room()))
     server: PostgresServer | None = None
     try:
         folder.chmod(0o755)
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, is_durable=is_durable)
         server.start()
         server.make_template()
         yield server
