@@ -54,6 +54,7 @@ class Dispatcher:
         self._iterators: dict[str, WeakSet[RoomEvents]] = {}
         self._inbox: deque[Delivery] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._takes_events = True
 
     def add(self, name: str, callback: Callback) -> None:
         """Call it for `name` from now on. Raises `TypeError` for what cannot be called with at most two arguments."""
@@ -81,6 +82,8 @@ class Dispatcher:
 
     def push(self, delivery: Delivery) -> None:
         """Tell it after everything that waits already."""
+        if delivery.event is not None and not self._takes_events:
+            return
         self._inbox.append(delivery)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="aibos-realtime client callbacks")
@@ -89,8 +92,13 @@ class Dispatcher:
         """Push a life-cycle event."""
         self.push(Delivery(name, *arguments))
 
+    def resume(self) -> None:
+        """Take events again."""
+        self._takes_events = True
+
     def discard(self) -> None:
-        """Tell nothing of what still waits. Iterators keep what they have."""
+        """Tell nothing of what still waits, and of no event until `resume`: the room's place would move past those. Iterators keep what they have."""
+        self._takes_events = False
         waiting, self._inbox = self._inbox, deque()
         for delivery in waiting:
             if delivery.ends is not None:

@@ -106,6 +106,7 @@ class Lifecycle:
     def _start(self) -> None:
         if self.state == "closed":
             self._begin()
+        self._dispatcher.resume()
         self.state, self._failure = "connecting", None
         self._reconnection = Reconnection(
             self._options,

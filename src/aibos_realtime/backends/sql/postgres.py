@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
@@ -36,6 +37,8 @@ T = TypeVar("T")
 GRACE = 0.5
 """Seconds beyond the statement time-out until a connection that says nothing is cut."""
 LOCK_RETRY = 0.05
+AT_ONCE = 1.0
+"""Seconds within which a read on a connection that was lost is done again on another one."""
 
 _LOG, _SCHEMA = "1633444467, 1", "1633444467, 2"
 """Keys of advisory locks, which are per database: "aibs" as a number, and what is locked."""
@@ -117,9 +120,19 @@ class PostgresConnections:
                 return await self.transact(connection, work)
 
     async def read(self, work: Work[T]) -> T:
+        began = monotonic()
         with unavailable_for(self.name):
-            async with self._reading.connect() as connection:
-                return await self.transact(connection, work)
+            try:
+                return await self._read(work)
+            except DBAPIError as error:
+                # A connection from before a restart of the server; the pool has dropped it, and its like.
+                if not error.connection_invalidated or monotonic() - began > AT_ONCE:
+                    raise
+                return await self._read(work)
+
+    async def _read(self, work: Work[T]) -> T:
+        async with self._reading.connect() as connection:
+            return await self.transact(connection, work)
 
     async def transact(self, connection: AsyncConnection, work: Work[T]) -> T:
         """One transaction. Its connection is cut when it takes so long that the server cannot be there."""

@@ -45,6 +45,15 @@ async def test_a_server_that_is_killed_and_started_again() -> None:
             await writer.release()
 
 
+async def test_a_read_after_a_quick_restart_finds_a_connection_that_lives() -> None:
+    with running_postgres() as server, server.database() as url:
+        async with Database(url) as database:
+            await asyncio.gather(*(database.read(lambda connection: connection.scalar(select(1))) for _ in range(5)))
+            await asyncio.to_thread(server.stop, signal.SIGKILL)
+            await asyncio.to_thread(server.start)
+            assert [await database.read(lambda connection: connection.scalar(select(2))) for _ in range(5)] == [2] * 5
+
+
 async def test_a_server_that_hangs() -> None:
     with running_postgres() as server, server.database() as url:
         async with Database(url, statement_timeout=1.5) as database:

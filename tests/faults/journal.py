@@ -1,0 +1,130 @@
+"""What clients write down while faults happen: every attempt, what became of it, and everything that they were told.
+
+One line of JSON a record, one file a client. An attempt is in the file before its request is sent, so that a journal never knows less than the wire.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from msgspec import Struct, field
+
+
+class Attempt(Struct, tag=True, frozen=True):
+    """A publish is about to be sent. `id`: the event's, the same in every further attempt."""
+
+    client: str
+    room: str
+    id: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class Acknowledged(Struct, tag=True, frozen=True):
+    """The server says that the event has this place in the room's log."""
+
+    client: str
+    room: str
+    id: str
+    epoch: str
+    offset: int
+    at: float = field(default_factory=time.monotonic)
+
+
+class Refused(Struct, tag=True, frozen=True):
+    """The server, or the client, says that the event was not published, and that trying again is no use."""
+
+    client: str
+    room: str
+    id: str
+    code: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class Unknown(Struct, tag=True, frozen=True):
+    """A retryable error, a time-out, a lost connection: published or not."""
+
+    client: str
+    room: str
+    id: str
+    code: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class Joined(Struct, tag=True, frozen=True):
+    """This client follows the room from this place on."""
+
+    client: str
+    room: str
+    epoch: str
+    offset: int
+    at: float = field(default_factory=time.monotonic)
+
+
+class Told(Struct, tag=True, frozen=True):
+    """The client was told that continuity is lost; the room goes on from this place. None: it was not said from where."""
+
+    client: str
+    room: str
+    epoch: str | None
+    offset: int | None
+    at: float = field(default_factory=time.monotonic)
+
+
+class Delivered(Struct, tag=True, frozen=True):
+    """The application's callback got this event."""
+
+    client: str
+    room: str
+    epoch: str
+    offset: int
+    id: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class Left(Struct, tag=True, frozen=True):
+    """The client follows the room no longer. Without this it followed to the end."""
+
+    client: str
+    room: str
+    at: float = field(default_factory=time.monotonic)
+
+
+Record = Attempt | Acknowledged | Refused | Unknown | Joined | Told | Delivered | Left
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+class Journal:
+    """The file of one client; `write` is flushed where it says so."""
+
+    def __init__(self, folder: Path, client: str) -> None:
+        self.client = client
+        self._file: io.BufferedWriter = (folder / f"{client}.journal").open("ab")
+
+    def write(self, record: Record, *, flush: bool = False) -> None:
+        self._file.write(msgspec.json.encode(record) + b"\n")
+        if flush:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def read_journals(folder: Path) -> Iterator[Record]:
+    """Every record, those of one client in the order in which they were written."""
+    for path in sorted(folder.glob("*.journal")):
+        with path.open("rb") as file:
+            for line in file:
+                yield _decoder.decode(line)
