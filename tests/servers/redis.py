@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -118,11 +119,20 @@ def running_redis(program: str | None = None, **settings: str) -> Iterator[Redis
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", params=list(PROGRAMS) or ["valkey"])
-def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """The server that all tests share: nobody stops this one. Every test that uses it runs once with each server there is."""
-    with running_redis(PROGRAMS.get(request.param)) as server:
-        yield server
+RunningRedis = Callable[[str], RedisServer]
+
+
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[RunningRedis]:
+    """The servers that all tests share, by the name of the program, started when first asked for: nobody stops these."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(running_redis(PROGRAMS.get(name))))
+
+
+@pytest.fixture(params=list(PROGRAMS) or ["valkey"])
+def redis_server(request: pytest.FixtureRequest, redis_servers: RunningRedis) -> RedisServer:
+    """A shared server. A test that uses it runs once with each program that this machine has."""
+    return redis_servers(request.param)
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ SNIPPETS = {
     "Room Management: Room Events": "test_room_management.py:test_room_events",
     "Event Broadcasting: Broadcast Events": "test_event_broadcasting.py:test_broadcast_events",
     "Event Broadcasting: Event Filtering": "test_event_broadcasting.py:test_event_filtering",
-    "Message Queuing: Message Queue": "not yet",
-    "Message Queuing: Message Persistence": "not yet",
+    "Message Queuing: Message Queue": "test_queue.py:test_message_queue",
+    "Message Queuing: Message Persistence": "test_persistence.py:test_message_persistence",
     "Connection Management: Connection Pool": "test_connection_management.py:test_connection_pool",
     "Connection Management: Connection Monitoring": "test_connection_management.py:test_connection_monitoring",
     "Authentication: WebSocket Authentication": "test_authentication.py:test_websocket_authentication",
@@ -37,8 +37,6 @@ SNIPPETS = {
 }
 
 NOT_YET = {
-    "Message Queuing: Message Queue": ("MessageQueue", "the queue needs a store: Redis, or the SQL store"),
-    "Message Queuing: Message Persistence": ("MessagePersistence", "it needs the SQL store"),
     "Scaling: Horizontal Scaling": ("ScalingManager", "several nodes need Redis"),
 }
 

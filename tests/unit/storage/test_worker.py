@@ -405,6 +405,24 @@ async def test_cancelling_the_stop_ends_everything(rig: Rig) -> None:
     assert stopping.cancelled() and gate.ended == []
 
 
+async def test_messages_that_come_after_a_take_met_the_end_of_the_last_one_are_handled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The race: a take begins while a verdict is on its way, and finds nothing after that has arrived."""
+    real = rig.store.take
+
+    async def take(*arguments: Any, **more: Any) -> list[Taken]:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await real(*arguments, **more)
+
+    monkeypatch.setattr(rig.store, "take", take)
+    seen: list[str] = []
+    async with rig.working(lambda message: seen.append(message.id)):
+        for id in "abc":
+            await rig.send(id)
+            await settle(100)
+        assert seen == ["a", "b", "c"]
+
+
 # — the store being away —
 
 

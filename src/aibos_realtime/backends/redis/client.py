@@ -143,9 +143,10 @@ async def _within(reply: Awaitable[R], seconds: float) -> R:
     try:
         async with asyncio.timeout(seconds):
             return await reply
-    except AuthenticationError as error:
-        raise BrokerUnavailable("Redis refused the user or the password.") from error
-    except ResponseError as error:
-        raise BrokerUnavailable(f"Redis refused a command ({type(error).__name__}): try again later.") from error
     except (RedisError, TimeoutError, OSError) as error:
-        raise BrokerUnavailable("Redis does not answer: try again later.") from error
+        text = "Redis does not answer: try again later."
+        if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):  # the cause, when met while connecting
+            text = "Redis refused the user or the password."
+        elif isinstance(error, ResponseError):
+            text = f"Redis refused a command ({type(error).__name__}): try again later."
+        raise BrokerUnavailable(text) from error

@@ -1,0 +1,58 @@
+"""URLs of Redis: what they mean, and what is never shown of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from aibos_realtime import ConfigurationError
+from aibos_realtime.backends.redis.options import RedisOptions
+from aibos_realtime.backends.redis.urls import Address, hide_password, read_url
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://cache.example.com", Address("cache.example.com")),
+        ("redis://localhost:6380/2", Address("localhost", 6380, db=2)),
+        ("redis://localhost/", Address("localhost")),
+        ("redis://[::1]:7000", Address("::1", 7000)),
+        ("redis://:secret@localhost", Address("localhost", password="secret")),
+        ("rediss://me:s%40cret%2F@localhost:1/0", Address("localhost", 1, is_tls=True, username="me", password="s@cret/")),
+        ("unix:///run/redis.sock", Address(path="/run/redis.sock")),
+        ("unix:///run/redis.sock?db=3", Address(path="/run/redis.sock", db=3)),
+    ],
+)
+def test_urls_are_read(url: str, address: Address) -> None:
+    assert read_url(url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", "http://localhost", "redis://", "redis:///1", "redis://h:0", "redis://h:99999", "redis://h:x", "redis://h/one", "redis://h/1/2",
+     "redis://h?db=1", "redis://h#1", "redis://h /1", "unix://", "unix:///", "unix:///s?x=1", "redis://me:hunter2@h:hunter2@/x", "redis:" + "//[h"],
+)  # fmt: skip
+def test_what_is_no_url_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^queue.redis.url: '.*' was given; allowed are redis://host:6379/0") as failure:
+        read_url(url, "queue.redis.url")
+    assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:hunter2@host:1/0", "redis://…@host:1/0"),
+        ("redis://me:hunter2/a@b@host", "redis://…@host"),
+        ("redis://host?password=hunter2", "redis://host?…"),
+        ("me:hunter2@host", "…"),
+        ("host", "host"),
+    ],
+)
+def test_passwords_are_hidden(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
+
+
+def test_an_address_never_shows_its_password() -> None:
+    address = read_url("rediss://me:hunter2@[::1]:7000/4")
+    assert address.shown == "rediss://[::1]:7000/4" and repr(address) == "Address(rediss://[::1]:7000/4)"
+    assert read_url("unix:///run/redis.sock").shown == "unix:///run/redis.sock?db=0"
+    assert "hunter2" not in repr(RedisOptions(url="redis://:hunter2@h"))
