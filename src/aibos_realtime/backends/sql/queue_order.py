@@ -161,7 +161,9 @@ def _free(connection: Connection, queue: str, keys: Iterable[str | None], when: 
         following = _in_line(Line.HELD, sa.func.min(_other.c.seq)).scalar_subquery()
         # What another transaction has let go, and perhaps handed out, since this statement began stays as it is.
         is_still_held = (q.seq == following) & (q.line == Line.HELD)
-        connection.execute(queue_messages.update().where(is_still_held, when).values(due=0, line=Line.FIRST), rows)
+        # An earlier one that nobody has looked at yet is not held: it goes first, and lets this one go afterwards.
+        is_first = ~sa.exists(_in_line(Line.WAITING, _other.c.seq).where(_other.c.seq < q.seq))
+        connection.execute(queue_messages.update().where(is_still_held, is_first, when).values(due=0, line=Line.FIRST), rows)
 
 
 def _in_line(line: Line, column: sa.ColumnElement[int]) -> sa.Select[int]:
