@@ -12,7 +12,7 @@ from aibos_realtime.cli.exits import ExitCode
 
 from .conftest import Command
 
-COMMANDS = ("serve", "token", "publish", "listen", "check")
+COMMANDS = ("serve", "token", "publish", "listen", "check", "database", "queue")
 
 
 def test_help_names_every_command_and_exit_code(command: Command) -> None:

@@ -1,6 +1,6 @@
 """Queues in a table of a SQL store, for where there is no Redis. Any number of processes may send and work on one database.
 
-The rows are the business of `queue_rows.py`; here is when a worker looks at them: on PostgreSQL whenever somebody notifies, on SQLite whenever this
+The rows are the business of `queue_rows.py` and `queue_overview.py`; here is when a worker looks at them: on PostgreSQL whenever somebody notifies, on SQLite whenever this
 process sends, and ten times a second for what other processes did.
 """
 
@@ -16,12 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...clock import SYSTEM_CLOCK, Clock
-from ...errors import BackendError, IdempotencyConflict, QueueFull, StoreUnavailable
+from ...errors import IdempotencyConflict, QueueFull, StoreUnavailable
 from ...protocol.backoff import Backoff
 from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
 from .database import Database, Work
 
 if TYPE_CHECKING:
+    from .queue_overview import QueueOverview
     from .queue_rows import QueueRows
 
 logger = logging.getLogger("aibos_realtime.queue")
@@ -53,6 +54,7 @@ class SqlQueue:
         self._is_owner = isinstance(database, str)
         self._clock = clock
         self._rows: QueueRows | None = None
+        self._overview: QueueOverview | None = None
         self._bells: defaultdict[str, Bell] = defaultdict(Bell)
         self._watching: asyncio.Task[None] | None = None
 
@@ -60,16 +62,17 @@ class SqlQueue:
         if self._is_owner:
             await self._database.open()
         if self._rows is None:
+            from .queue_overview import QueueOverview
             from .queue_rows import QueueRows
 
-            self._rows = QueueRows(self._clock)
+            self._rows, self._overview = QueueRows(self._clock), QueueOverview(self._clock)
 
     async def close(self) -> None:
         watching, self._watching = self._watching, None
         if watching is not None:
             watching.cancel()
             await asyncio.wait([watching])
-        self._rows = None
+        self._rows = self._overview = None
         if self._is_owner:
             await self._database.close()
 
@@ -80,7 +83,7 @@ class SqlQueue:
         for _ in range(RACES):
             with suppress(KeyRace):
                 results = await self._database.write(work)
-                self._bells[queue].rung.set()
+                self._ring(queue)
                 return results
         raise StoreUnavailable("Others use the same idempotency keys at this moment: try again later.")
 
@@ -109,30 +112,30 @@ class SqlQueue:
     async def settle(self, queue: str, verdicts: Sequence[Verdict], limits: QueueLimits) -> list[bool]:
         counted = await self._database.write(partial(self._opened().settle, queue=queue, verdicts=verdicts, limits=limits))
         if any(verdict.kind in ("retry", "release") or verdict.taken.key is not None for verdict in verdicts):
-            self._bells[queue].rung.set()
+            self._ring(queue)
         return counted
 
     async def extend(self, queue: str, taken: Sequence[Taken], visibility: float) -> list[bool]:
         return await self._database.write(partial(self._opened().extend, queue=queue, taken=taken, visibility=visibility))
 
     async def stats(self, queue: str) -> QueueStats:
-        return await self._database.read(partial(self._opened().stats, queue=queue))
+        return await self._database.read(partial(self._looked_at().stats, queue=queue))
 
     async def names(self) -> list[str]:
-        return await self._database.read(self._opened().names)
+        return await self._database.read(self._looked_at().names)
 
     async def dead_letters(self, queue: str, limit: int, before: str | None = None) -> list[StoredLetter]:
-        return await self._database.read(partial(self._opened().dead_letters, queue=queue, limit=limit, before=before))
+        return await self._database.read(partial(self._looked_at().dead_letters, queue=queue, limit=limit, before=before))
 
     async def requeue(self, queue: str, ids: Sequence[str] | None, limits: QueueLimits) -> int:
-        rows = self._opened()
-        last = await self._database.read(partial(rows.find_last_letter, queue=queue))
-        moved = await self._repeat(partial(rows.requeue, queue=queue, ids=ids, limits=limits, last=last))
-        self._bells[queue].rung.set()
+        overview = self._looked_at()
+        last = await self._database.read(partial(overview.find_last_letter, queue=queue))
+        moved = await self._repeat(partial(overview.requeue, queue=queue, ids=ids, limits=limits, last=last))
+        self._ring(queue)
         return moved
 
     async def purge(self, queue: str, *, dead: bool = False) -> int:
-        return await self._repeat(partial(self._opened().purge, queue=queue, dead=dead))
+        return await self._repeat(partial(self._looked_at().purge, queue=queue, dead=dead))
 
     # — inside —
 
@@ -140,6 +143,11 @@ class SqlQueue:
         if self._rows is None:
             raise StoreUnavailable("The queue is not open.")
         return self._rows
+
+    def _looked_at(self) -> QueueOverview:
+        if self._overview is None:
+            raise StoreUnavailable("The queue is not open.")
+        return self._overview
 
     async def _repeat(self, work: Work[int]) -> int:
         """One slice a transaction, so that others get their turn; how many rows it were in all."""
@@ -155,7 +163,7 @@ class SqlQueue:
             self._watching = asyncio.create_task(watch, name="queue-watch")
 
     async def _listen(self) -> None:
-        from .queue_rows import CHANNEL
+        from .queue_values import CHANNEL
 
         backoff = Backoff(random=random.random, first=0.2, limit=LISTEN_AGAIN)
         while True:
@@ -163,10 +171,14 @@ class SqlQueue:
             backoff.connected(since)
             try:
                 await self._database.listen(CHANNEL, self._ring_all)
-            except BackendError as error:
+            except Exception as error:
                 logger.warning("no notices of messages in queues until the database answers again, so they are found later: %s", error)
             backoff.lost(self._clock.monotonic())
             await self._clock.sleep(backoff.next_delay(at_least=0.1))
+
+    def _ring(self, queue: str) -> None:
+        if (bell := self._bells.get(queue)) is not None:
+            bell.rung.set()
 
     def _ring_all(self) -> None:
         for bell in self._bells.values():
@@ -177,6 +189,8 @@ class SqlQueue:
             await self._clock.sleep(LOOK_EVERY)
             for queue, bell in list(self._bells.items()):
                 if bell.waiting and not bell.rung.is_set() and self._rows is not None:
-                    with suppress(BackendError):  # the next take meets the same
+                    try:
                         if await self._database.read(partial(self._rows.has_due, queue=queue)):
                             bell.rung.set()
+                    except Exception:
+                        bell.rung.set()  # the next take meets the same, and is the one to say so

@@ -6,33 +6,22 @@ most, however long the line behind a key is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from enum import IntEnum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from .queue_values import SLICE, Line, among
 from .schema import queue_messages
 
-SLICE = 1000
-"""Rows that one statement looks at, moves or removes at most."""
+KEYS_AT_ONCE = 200
+"""Messages that one `take` gives at most where it asks for order: PostgreSQL has some thousand places for locks in all."""
+KEY_LOCK = 1633444468
+"""The class of the advisory locks of keys."""
 LOOKED_AT = 1000
 """Rows that one `take` looks at in all; what it has not found by then is for the next one."""
-
-
-class Line(IntEnum):
-    """How a message stands among those of its key."""
-
-    WAITING = 0
-    FIRST = 1
-    """It is its turn: it was handed out and is unfinished, or the one before it has just gone."""
-    HELD = 2
-    """Another one of its key comes first."""
-    DELAYED = 3
-    """It was sent with a delay, and keeps nobody waiting meanwhile."""
 
 
 q = queue_messages.c
@@ -69,7 +58,10 @@ class Candidates:
             .order_by(q.due, q.seq)
             .with_for_update(of=queue_messages, skip_locked=True)
         )
+        self._queue = queue
         self._left = LOOKED_AT
+        self.is_cut_short = False
+        """Whether there may be more at once, which `find` did not give."""
         self._keys: set[str] = set()
         self._blocked: list[tuple[int, int | None]] = []
         self.expired: list[Any] = []
@@ -79,7 +71,8 @@ class Candidates:
         found: list[Any] = []
         self._walk(q.due.between(1, self._now), found, limit)
         self._walk(q.due == 0, found, limit)
-        return found
+        keys = {row.message_key for row in found if row.message_key is not None} if self._is_ordered else None
+        return self._confirm(found, keys) if keys and self._connection.dialect.name == "postgresql" else found
 
     def _walk(self, is_due: sa.ColumnElement[bool], found: list[Any], limit: int) -> None:
         size = limit - len(found)
@@ -88,6 +81,7 @@ class Candidates:
             size = min(size, SLICE)
             rows = self._connection.execute(query.limit(size)).all()
             self._left -= len(rows)
+            self.is_cut_short |= self._left <= 0
             self._sort(rows, found, limit)
             if len(rows) < size:
                 return
@@ -95,11 +89,6 @@ class Candidates:
             # Equality keeps SQLite from sorting what its index has in order.
             is_after = q.seq > last.seq if last.due == 0 else sa.tuple_(q.due, q.seq) > sa.tuple_(sa.literal(last.due), sa.literal(last.seq))
             query = self._query.where(is_due, is_after)
-
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether there may be more, which `find` did not look at."""
-        return self._left <= 0
 
     def _sort(self, rows: Sequence[Any], found: list[Any], limit: int) -> None:
         for row in rows:
@@ -126,6 +115,31 @@ class Candidates:
         if has_place:
             self._keys.add(row.message_key)
         return has_place
+
+    def _confirm(self, found: list[Any], keys: set[str]) -> list[Any]:
+        """Leave out those whose key somebody else has just handed out another message of.
+
+        Two may look at the same moment, and one of them see the end of a delay that the other does not see yet: each then finds its own first
+        message of the key. So a key is locked, and looked at once more by a statement that sees everything that was done until then.
+        """
+        key: Any = sa.func.unnest(sa.literal(sorted(keys), ARRAY(sa.Text))).column_valued("key")
+        lock = sa.func.pg_try_advisory_xact_lock(KEY_LOCK, sa.func.hashtext(sa.literal(f"{self._queue} ").concat(key)))
+        locked = set(self._connection.scalars(sa.select(key).where(lock)))
+        is_other = among(self._connection, q.message_key, locked) & ~among(self._connection, q.seq, [row.seq for row in found])
+        is_live = sa.func.bool_or(q.in_flight & (q.due > self._now))
+        query = (
+            sa.select(q.message_key, is_live.label("is_live")).where(q.queue == self._queue, is_other, q.line == Line.FIRST).group_by(q.message_key)
+        )
+        others = {row.message_key: row.is_live for row in self._connection.execute(query)}
+
+        def has_place_still(row: Any) -> bool:
+            if row.message_key is None:
+                return True
+            return row.message_key in locked and (row.message_key not in others or (row.line == Line.FIRST and not others[row.message_key]))
+
+        confirmed = [row for row in found if has_place_still(row)]
+        self.is_cut_short |= len(confirmed) < len(found)
+        return confirmed
 
     def _block(self, row: Any, blocker: int | None) -> bool:
         self._blocked.append((row.seq, blocker))
@@ -169,11 +183,3 @@ def _free(connection: Connection, queue: str, keys: Iterable[str | None], when: 
 def _in_line(line: Line, column: sa.ColumnElement[int]) -> sa.Select[int]:
     queue, key = (sa.bindparam(name, type_=sa.Text) for name in ("of_queue", "of_key"))
     return sa.select(column).where(_other.c.queue == queue, _other.c.message_key == key, _other.c.line == line)
-
-
-def among(connection: Connection, column: sa.ColumnElement[Any], values: Iterable[int] | Iterable[str]) -> sa.ColumnElement[bool]:
-    """Whether a column has one of these values: one parameter and one text of the statement, however many there are."""
-    if connection.dialect.name == "postgresql":
-        return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
-    one = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-    return column.in_(sa.select(one.c.value))

@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ...clock import Clock
 from ...errors import IdempotencyConflict, QueueFull
-from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
-from .queue_order import SLICE, Candidates, Line, among, free_followers
+from ..queue import QueueDraft, QueueLimits, Sent, Taken, Verdict
+from .queue_order import KEYS_AT_ONCE, Candidates, free_followers
+from .queue_values import RELEASED, SLICE, Line, among, find_now, insert_into, notify, to_ms, to_row
 from .schema import queue_counts, queue_keys, queue_letters, queue_messages
 
-CHANNEL = "realtime_queue"
-"""On which PostgreSQL tells that a transaction has put something into some queue."""
-AT_ONCE, RELEASED = 0, 1
-"""Values of `due`: see `schema.queue_messages`."""
+MAX_NAMES = 1000
+"""Queues that something is remembered of between calls, where any name is allowed."""
 SWEEP_EVERY = 10.0
 """Seconds between two removals of idempotency keys that are over."""
+
+T = TypeVar("T")
 
 Outcome = Sent | QueueFull | IdempotencyConflict
 
@@ -63,7 +63,7 @@ class QueueRows:
 
     def send(self, connection: Connection, queue: str, drafts: Sequence[QueueDraft], limits: QueueLimits) -> list[Outcome]:
         """Raises `KeyRace`."""
-        now = self._now(connection)
+        now = find_now(connection, self._clock)
         room = self._find_room(connection, queue, len(drafts), limits, now)
         known = self._find_keys(connection, queue, drafts, now)
         results: list[Outcome] = []
@@ -79,13 +79,13 @@ class QueueRows:
                 if draft.idempotency_key is not None:
                     known[draft.idempotency_key] = draft.id, _digest(draft)
                     claims.append(draft)
-                rows.append(_row_of(queue, draft, now))
+                rows.append(to_row(queue, draft, now))
                 results.append(Sent(draft.id))
         if claims:
             self._claim(connection, queue, claims, limits, now)
         if rows:
             connection.execute(queue_messages.insert().inline(), rows)
-            _notify(connection)
+            notify(connection)
         return results
 
     def _find_room(self, connection: Connection, queue: str, wanted: int, limits: QueueLimits, now: int) -> int | None:
@@ -102,7 +102,7 @@ class QueueRows:
         if known is not None and (at_most := known.size + max(0, last - known.last)) + wanted <= limits.max_size:
             return limits.max_size - at_most
         size = connection.scalar(sa.select(sa.func.count()).select_from(queue_messages).where(q.queue == queue)) or 0
-        self._sizes[queue] = Size(size, last)
+        _remember(self._sizes, queue, Size(size, last))
         if size + wanted > limits.max_size:
             size -= self._remove_expired(connection, queue, limits, now)
         return limits.max_size - size
@@ -133,13 +133,13 @@ class QueueRows:
         return {row.idempotency_key: (row.message_id, row.digest) for row in found}
 
     def _claim(self, connection: Connection, queue: str, claims: list[QueueDraft], limits: QueueLimits, now: int) -> None:
-        until = now + _ms(limits.idempotency_window)
+        until = now + to_ms(limits.idempotency_window)
         claims.sort(key=lambda draft: draft.idempotency_key or "")
         rows = [
             {"queue": queue, "idempotency_key": draft.idempotency_key, "message_id": draft.id, "digest": _digest(draft), "expires_at": until}
             for draft in claims
         ]
-        insert = _insert(connection, queue_keys)
+        insert = insert_into(connection, queue_keys)
         fresh = {name: insert.excluded[name] for name in ("message_id", "digest", "expires_at")}
         upsert = insert.on_conflict_do_update(index_elements=[keys.queue, keys.idempotency_key], set_=fresh, where=keys.expires_at <= now)
         if len(connection.execute(upsert.returning(keys.idempotency_key), rows).all()) < len(rows):
@@ -150,7 +150,7 @@ class QueueRows:
         moment = self._clock.monotonic()
         if self._swept.get(queue, -SWEEP_EVERY) + SWEEP_EVERY > moment:
             return
-        self._swept[queue] = moment
+        _remember(self._swept, queue, moment)
         over = sa.select(keys.idempotency_key).where(keys.queue == queue, keys.expires_at <= now).limit(SLICE).with_for_update(skip_locked=True)
         if found := connection.scalars(over).all():
             connection.execute(queue_keys.delete().where(keys.queue == queue, among(connection, keys.idempotency_key, found)))
@@ -159,13 +159,14 @@ class QueueRows:
 
     def take(self, connection: Connection, queue: str, limit: int, visibility: float, limits: QueueLimits, ordered: bool) -> Handed:
         """See `QueueStore.take`."""
-        now = self._now(connection)
+        now = find_now(connection, self._clock)
         self._sweep(connection, queue, now)
+        limit = min(limit, KEYS_AT_ONCE) if ordered else limit
         candidates = Candidates(connection, queue, now, _expiry(limits) <= now, ordered=ordered)
         rows = candidates.find(limit)
         candidates.hold_back()
         if rows:
-            values = {"due": now + _ms(visibility), "line": Line.FIRST, "in_flight": True, "attempt": q.attempt + 1, "takes": q.takes + 1}
+            values = {"due": now + to_ms(visibility), "line": Line.FIRST, "in_flight": True, "attempt": q.attempt + 1, "takes": q.takes + 1}
             connection.execute(queue_messages.update().where(among(connection, q.seq, [row.seq for row in rows])).values(values))
         expired = candidates.expired
         lines = {row.message_key for row in expired if row.message_key is not None}
@@ -182,14 +183,14 @@ class QueueRows:
 
     def has_due(self, connection: Connection, queue: str) -> bool:
         """Whether `take` may find something."""
-        is_due = sa.select(q.seq).where(q.queue == queue, q.due <= self._now(connection))
+        is_due = sa.select(q.seq).where(q.queue == queue, q.due <= find_now(connection, self._clock))
         return connection.scalar(sa.select(sa.exists(is_due))) is True
 
     # — afterwards —
 
     def settle(self, connection: Connection, queue: str, verdicts: Sequence[Verdict], limits: QueueLimits) -> list[bool]:
         """See `QueueStore.settle`."""
-        now = self._now(connection)
+        now = find_now(connection, self._clock)
         current = _lock_current(connection, queue, [verdict.taken for verdict in verdicts])
         counted = [current.pop(verdict.taken.lease, None) is not None for verdict in verdicts]
         valid = [verdict for verdict, does_count in zip(verdicts, counted, strict=True) if does_count]
@@ -206,7 +207,7 @@ class QueueRows:
         rows = [
             {"row": _seq_of(one.taken), "due": RELEASED, "less": 1}
             if one.kind == "release"
-            else {"row": _seq_of(one.taken), "due": max(RELEASED + 1, now + _ms(one.delay)), "less": 0}
+            else {"row": _seq_of(one.taken), "due": max(RELEASED + 1, now + to_ms(one.delay)), "less": 0}
             for one in verdicts
         ]
         if rows:
@@ -216,7 +217,7 @@ class QueueRows:
                 "attempt": q.attempt - sa.bindparam("less", type_=sa.Integer),
             }
             connection.execute(queue_messages.update().where(q.seq == sa.bindparam("row", type_=sa.BigInteger)).values(values), rows)
-            _notify(connection)
+            notify(connection)
 
     def _bury(self, connection: Connection, queue: str, verdicts: list[Verdict], limits: QueueLimits, now: int) -> None:
         rows = [
@@ -227,7 +228,7 @@ class QueueRows:
                 "data": taken.data.decode(),
                 "attempts": taken.attempt,
                 "reason": reason,
-                "enqueued_at": _ms(taken.enqueued_at),
+                "enqueued_at": to_ms(taken.enqueued_at),
                 "buried_at": now,
             }
             for taken, reason in ((verdict.taken, verdict.reason) for verdict in verdicts)
@@ -240,90 +241,30 @@ class QueueRows:
 
     def extend(self, connection: Connection, queue: str, taken: Sequence[Taken], visibility: float) -> list[bool]:
         """See `QueueStore.extend`."""
-        now = self._now(connection)
+        now = find_now(connection, self._clock)
         current = _lock_current(connection, queue, taken)
         if current:
             is_ours = among(connection, q.seq, list(current.values()))
-            connection.execute(queue_messages.update().where(is_ours).values(due=now + _ms(visibility)))
+            connection.execute(queue_messages.update().where(is_ours).values(due=now + to_ms(visibility)))
         return [one.lease in current for one in taken]
-
-    # — for operators —
-
-    def stats(self, connection: Connection, queue: str) -> QueueStats:
-        """See `QueueStore.stats`."""
-        now = self._now(connection)
-        is_waiting = q.in_flight.is_(False) & (q.due.is_(None) | (q.due <= now))
-        is_delayed = q.in_flight.is_(False) & (q.due > now)
-        how_many, oldest = sa.func.count(), sa.func.min(q.enqueued_at)
-        row = connection.execute(
-            sa.select(
-                how_many.filter(is_waiting).label("depth"),
-                how_many.filter(q.in_flight).label("in_flight"),
-                how_many.filter(is_delayed).label("delayed"),
-                oldest.filter(is_waiting | q.in_flight).label("oldest"),
-            ).where(q.queue == queue)
-        ).one()
-        dead = connection.scalar(sa.select(how_many).where(letters.queue == queue)) or 0
-        counted = connection.execute(sa.select(counts.expired, counts.dropped).where(counts.queue == queue)).first()
-        age = None if row.oldest is None else max(0.0, (now - row.oldest) / 1000)
-        return QueueStats(row.depth, row.in_flight, row.delayed, dead, age, *(counted or (0, 0)))
-
-    def names(self, connection: Connection) -> list[str]:
-        """See `QueueStore.names`."""
-        return sorted(connection.scalars(sa.union(sa.select(q.queue), sa.select(letters.queue))))
-
-    def dead_letters(self, connection: Connection, queue: str, limit: int, before: str | None) -> list[StoredLetter]:
-        """See `QueueStore.dead_letters`."""
-        query = sa.select(queue_letters).where(letters.queue == queue).order_by(letters.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(letters.seq < int(before))
-        return [_as_letter(row) for row in connection.execute(query)]
-
-    def find_last_letter(self, connection: Connection, queue: str) -> int:
-        """The `seq` of the letter buried last; 0 where there is none."""
-        return connection.scalar(sa.select(sa.func.max(letters.seq)).where(letters.queue == queue)) or 0
-
-    def requeue(self, connection: Connection, queue: str, ids: Sequence[str] | None, limits: QueueLimits, last: int) -> int:
-        """Move up to `SLICE` letters back, the longest dead first and none buried after `last`; how many it were."""
-        now = self._now(connection)
-        query = sa.select(queue_letters).where(letters.queue == queue, letters.seq <= last).order_by(letters.seq).limit(SLICE).with_for_update()
-        if ids is not None:
-            query = query.where(among(connection, letters.message_id, ids))
-        found = connection.execute(query).all()
-        if found:
-            drafts = [QueueDraft(row.message_id, row.data.encode(), row.message_key, ttl=limits.ttl) for row in found]
-            connection.execute(queue_messages.insert().inline(), [_row_of(queue, draft, now) for draft in drafts])
-            connection.execute(queue_letters.delete().where(among(connection, letters.seq, [row.seq for row in found])))
-            _notify(connection)
-        return len(found)
-
-    def purge(self, connection: Connection, queue: str, dead: bool) -> int:
-        """Remove up to `SLICE` messages or letters; how many it were. Resets the counters with the last messages."""
-        table = queue_letters if dead else queue_messages
-        query = sa.select(table.c.seq).where(table.c.queue == queue).order_by(table.c.seq).limit(SLICE).with_for_update()
-        found = connection.scalars(query).all()
-        connection.execute(table.delete().where(among(connection, table.c.seq, found)))
-        if not dead and len(found) < SLICE:
-            connection.execute(queue_counts.update().where(counts.queue == queue).values(expired=0, dropped=0))
-        return len(found)
 
     # — inside —
 
-    def _now(self, connection: Connection) -> int:
-        """By a clock that all processes share: that of the server, or of the machine that SQLite's file is on."""
-        if connection.dialect.name == "sqlite":
-            return _ms(self._clock.now())
-        return int(connection.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")))
-
     def _count(self, connection: Connection, queue: str, *, expired: int = 0, dropped: int = 0) -> None:
-        insert = _insert(connection, queue_counts).values(queue=queue, expired=expired, dropped=dropped)
+        insert = insert_into(connection, queue_counts).values(queue=queue, expired=expired, dropped=dropped)
         more = {"expired": counts.expired + expired, "dropped": counts.dropped + dropped}
         connection.execute(insert.on_conflict_do_update(index_elements=[counts.queue], set_=more))
 
 
+def _remember(memory: dict[str, T], queue: str, value: T) -> None:
+    if len(memory) >= MAX_NAMES:
+        memory.clear()
+    memory[queue] = value
+
+
 def _expiry(limits: QueueLimits) -> sa.ColumnElement[int]:
     """When a message expires; NULL: never."""
-    return q.expires_at if limits.ttl is None else sa.func.coalesce(q.expires_at, q.enqueued_at + _ms(limits.ttl))
+    return q.expires_at if limits.ttl is None else sa.func.coalesce(q.expires_at, q.enqueued_at + to_ms(limits.ttl))
 
 
 def _lock_current(connection: Connection, queue: str, taken: Iterable[Taken]) -> dict[str, int]:
@@ -340,37 +281,8 @@ def _delete(connection: Connection, seqs: Sequence[int]) -> None:
     connection.execute(queue_messages.delete().where(among(connection, q.seq, seqs)))
 
 
-def _notify(connection: Connection) -> None:
-    # Equal notices of one transaction are sent once, when it commits (PostgreSQL manual, NOTIFY).
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
-
-
-def _insert(connection: Connection, table: sa.Table) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-
-
-def _row_of(queue: str, draft: QueueDraft, now: int) -> dict[str, Any]:
-    return {
-        "queue": queue,
-        "message_id": draft.id,
-        "message_key": draft.key,
-        "data": draft.data.decode(),
-        "enqueued_at": now,
-        "expires_at": None if draft.ttl is None else now + _ms(draft.ttl),
-        "due": now + _ms(draft.delay) if draft.delay > 0 else AT_ONCE,
-        "line": Line.DELAYED if draft.delay > 0 else Line.WAITING,
-    }
-
-
 def _as_taken(row: Any) -> Taken:
     return Taken(f"{row.seq}.{row.takes + 1}", row.attempt + 1, row.message_id, row.data.encode(), row.enqueued_at / 1000, row.message_key)
-
-
-def _as_letter(row: Any) -> StoredLetter:
-    return StoredLetter(
-        str(row.seq), row.message_id, row.data.encode(), row.attempts, row.reason, row.enqueued_at / 1000, row.buried_at / 1000, row.message_key
-    )
 
 
 def _seq_of(taken: Taken) -> int:
@@ -379,7 +291,3 @@ def _seq_of(taken: Taken) -> int:
 
 def _digest(draft: QueueDraft) -> str:
     return blake2b(json.dumps(draft.key).encode() + draft.data, digest_size=16).hexdigest()
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

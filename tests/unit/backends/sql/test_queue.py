@@ -151,6 +151,34 @@ async def test_many_workers_keep_the_order_of_each_key(make: Open) -> None:
         assert numbers == sorted(numbers)
 
 
+async def test_many_workers_have_one_message_of_a_key_at_a_time_whatever_becomes_due(make: Open) -> None:
+    """Two workers that look at the same moment, one just before a delay is over and one just after, must not both find the first of a key."""
+    stores = [await make() for _ in range(4)]
+    chance = random.Random(1)
+    delays = [chance.choice([0.0, 0.0, chance.uniform(0.001, 0.5)]) for _ in range(200)]
+    await stores[0].send("q", [QueueDraft(f"m{n}", b"%d" % n, key=f"k{n % 2}", delay=delay) for n, delay in enumerate(delays)], UNBOUNDED)
+    busy: set[str | None] = set()
+    handled: list[str] = []
+
+    async def work(store: SqlQueue) -> None:
+        while len(handled) < len(delays):
+            for one in await store.take("q", 3, visibility=30, limits=UNBOUNDED, ordered=True):
+                assert one.key not in busy
+                busy.add(one.key)
+                await store.extend("q", [one], 30)
+                busy.remove(one.key)
+                handled.append(one.id)
+                kind: Any = "retry" if one.attempt == 1 and chance.random() < 0.1 else "done"
+                if kind == "retry":
+                    handled.pop()
+                await store.settle("q", [Verdict(one, kind)], UNBOUNDED)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for store in stores:
+            group.create_task(work(store))
+    assert sorted(handled) == sorted(f"m{n}" for n in range(len(delays)))
+
+
 async def test_many_senders_never_go_past_the_size(make: Open) -> None:
     stores = [await make() for _ in range(4)]
     limits = QueueLimits(max_size=50)
@@ -415,7 +443,7 @@ async def test_before_open_and_after_close_it_is_not_there() -> None:
 
 async def test_many_dead_letters_are_moved_and_removed(make: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice at a time, so that others get their turn."""
-    monkeypatch.setattr("aibos_realtime.backends.sql.queue_rows.SLICE", 3)
+    monkeypatch.setattr("aibos_realtime.backends.sql.queue_overview.SLICE", 3)
     store = await make()
     await store.send("q", drafts(10), UNBOUNDED)
     taken = await store.take("q", 10, visibility=30, limits=UNBOUNDED)
