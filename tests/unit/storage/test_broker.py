@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,6 +237,44 @@ async def test_a_connection_that_was_lost_while_nothing_happened_is_not_the_publ
     answers = await bench.publish(draft(), draft())
     assert [isinstance(answer, Receipt) for answer in answers] == [True, True] and bench.offsets == [1, 2]
     assert tries == [2, 2] and bench.metrics.commit_failures == 1
+
+
+async def test_what_is_published_while_the_outcome_is_looked_up_waits_for_it(bench: Bench) -> None:
+    """Only a store that does not tell has publishers refused: looking takes a few milliseconds, and is nobody's affair."""
+    heads, looking, go = bench.store.heads, asyncio.Event(), asyncio.Event()
+
+    async def look_slowly(rooms: Iterable[str]) -> dict[str, Position]:
+        looking.set()
+        await go.wait()
+        return await heads(rooms)
+
+    bench.store.heads = look_slowly  # type: ignore[method-assign]
+    bench.store.loses_answers = True
+    first = bench.broker.publish(draft(id="first"))
+    await looking.wait()
+    bench.store.loses_answers = False
+    second = bench.broker.publish(draft(id="second"))
+    assert not second.done() and bench.is_available()
+    go.set()
+    assert [(await receipt).position for receipt in (first, second)] == [Position(bench.delivered[0].epoch, offset) for offset in (1, 2)]
+    assert [event.id for event in bench.delivered] == ["first", "second"]
+
+
+async def test_nothing_overtakes_what_a_failing_store_has_refused(bench: Bench) -> None:
+    """A batch that is being sorted out because of a poisoned event, when the store goes: what stands behind must not be stored either."""
+    bench.store.poisoned = {"bad"}
+    append, tries = bench.store.append, []
+
+    async def fail_at_a_half(batch: Batch) -> None:
+        tries.append([event.id for event in batch.events])
+        if "a" in tries[-1] and len(tries[-1]) == 2:
+            raise StoreUnavailable()
+        await append(batch)
+
+    bench.store.append = fail_at_a_half  # type: ignore[method-assign]
+    answers = await bench.publish(draft(id="a"), draft(id="b"), draft(id="c"), draft(id="bad"))
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
+    assert tries == [["a", "b", "c", "bad"], ["a", "b"], ["a", "b"]] and bench.delivered == []
 
 
 async def test_a_store_that_stays_full_refuses_after_two_tries(bench: Bench) -> None:
