@@ -1,7 +1,7 @@
-"""Queues in a table of a SQL store, for where there is no Redis. Any number of processes may send and work on one database.
+"""Queues in tables of a SQL store, for where there is no Redis. Any number of processes may send and work on one database.
 
-The rows are the business of `queue_rows.py` and `queue_overview.py`; here is when a worker looks at them: on PostgreSQL whenever somebody notifies, on SQLite whenever this
-process sends, and ten times a second for what other processes did.
+The rows are the business of `queue_rows.py` and `queue_overview.py`; here is when a worker looks at them: on PostgreSQL whenever somebody
+notifies, on SQLite whenever this process sends, and ten times a second for what other processes did.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from .queue_values import SLICE, Line, among
+from .queue_values import AT_ONCE, SLICE, Line, among
 from .schema import queue_messages
 
 KEYS_AT_ONCE = 200
@@ -160,26 +160,16 @@ class Candidates:
         self._connection.execute(queue_messages.update().where(among(self._connection, q.seq, held)).values(due=None, line=Line.HELD))
 
 
-def free_followers(connection: Connection, queue: str, removed: Iterable[tuple[str | None, Line]]) -> None:
-    """Let the next message of each key go, in the transaction that removed some. `removed`: their keys, and how they stood in line."""
-    gone = {(key, line) for key, line in removed if key is not None}
-    firsts = {key for key, line in gone if line == Line.FIRST}
-    _free(connection, queue, firsts, sa.true())
-    # Behind one that only waited for its turn the others stand, unless there is one whose turn it is: then they stand behind that.
-    _free(connection, queue, {key for key, line in gone if line == Line.WAITING} - firsts, ~sa.exists(_in_line(Line.FIRST, _other.c.seq)))
+def free_followers(connection: Connection, queue: str, keys: Iterable[str | None]) -> None:
+    """Let the next message of each key stand in line again, in the transaction that removed some of these keys.
 
-
-def _free(connection: Connection, queue: str, keys: Iterable[str | None], when: sa.ColumnElement[bool]) -> None:
-    rows = [{"of_queue": queue, "of_key": key} for key in sorted(key for key in keys if key is not None)]
+    Whether it is its turn is for the next `take` to see: it may be held back once more, behind one that another transaction knew of.
+    """
+    rows = [{"of_queue": queue, "of_key": key} for key in sorted({key for key in keys if key is not None})]
     if rows:
-        following = _in_line(Line.HELD, sa.func.min(_other.c.seq)).scalar_subquery()
+        of_queue, of_key = (sa.bindparam(name, type_=sa.Text) for name in ("of_queue", "of_key"))
+        is_held = sa.and_(_other.c.queue == of_queue, _other.c.message_key == of_key, _other.c.line == Line.HELD)
+        following = sa.select(sa.func.min(_other.c.seq)).where(is_held).scalar_subquery()
         # What another transaction has let go, and perhaps handed out, since this statement began stays as it is.
         is_still_held = (q.seq == following) & (q.line == Line.HELD)
-        # An earlier one that nobody has looked at yet is not held: it goes first, and lets this one go afterwards.
-        is_first = ~sa.exists(_in_line(Line.WAITING, _other.c.seq).where(_other.c.seq < q.seq))
-        connection.execute(queue_messages.update().where(is_still_held, is_first, when).values(due=0, line=Line.FIRST), rows)
-
-
-def _in_line(line: Line, column: sa.ColumnElement[int]) -> sa.Select[int]:
-    queue, key = (sa.bindparam(name, type_=sa.Text) for name in ("of_queue", "of_key"))
-    return sa.select(column).where(_other.c.queue == queue, _other.c.message_key == key, _other.c.line == line)
+        connection.execute(queue_messages.update().where(is_still_held).values(due=AT_ONCE, line=Line.WAITING), rows)

@@ -108,17 +108,17 @@ class QueueRows:
         return limits.max_size - size
 
     def _remove_expired(self, connection: Connection, queue: str, limits: QueueLimits, now: int) -> int:
-        """Remove every message that is over and not in flight; how many."""
+        """Remove messages that are over and not in flight, which is room for more than one `send` asks for; how many."""
         return self._expire(connection, queue, self._find_expired(connection, queue, limits, now, q.in_flight.is_(False)))
 
     def _find_expired(self, connection: Connection, queue: str, limits: QueueLimits, now: int, which: sa.ColumnElement[bool]) -> list[Any]:
-        query = sa.select(q.seq, q.message_key, q.line).where(q.queue == queue, which, _expiry(limits) <= now)
-        return list(connection.execute(query.with_for_update(skip_locked=True)))
+        query = sa.select(q.seq, q.message_key).where(q.queue == queue, which, _expiry(limits) <= now)
+        return list(connection.execute(query.limit(SLICE).with_for_update(skip_locked=True)))
 
     def _expire(self, connection: Connection, queue: str, expired: Sequence[Any]) -> int:
         if expired:
             _delete(connection, [row.seq for row in expired])
-            free_followers(connection, queue, ((row.message_key, row.line) for row in expired))
+            free_followers(connection, queue, (row.message_key for row in expired))
             self._count(connection, queue, expired=len(expired))
         return len(expired)
 
@@ -197,7 +197,7 @@ class QueueRows:
         gone = [verdict for verdict in valid if verdict.kind in ("done", "dead")]
         if gone:
             _delete(connection, [_seq_of(verdict.taken) for verdict in gone])
-            free_followers(connection, queue, ((verdict.taken.key, Line.FIRST) for verdict in gone))
+            free_followers(connection, queue, (verdict.taken.key for verdict in gone))
         if dead := [verdict for verdict in gone if verdict.kind == "dead"]:
             self._bury(connection, queue, dead, limits, now)
         self._put_back(connection, [verdict for verdict in valid if verdict.kind in ("retry", "release")], now)

@@ -322,8 +322,14 @@ async def test_no_statement_goes_through_the_whole_queue(does: str, index: str) 
             await store.settle("q", [Verdict(taken[0], "done"), Verdict(taken[1], "retry")], UNBOUNDED)
         plan = await database.read(partial(_explain, asked=list(asked)))
         assert any(index in line for line in plan), plan
-        assert [line for line in plan if (line.startswith("SCAN") and "VIRTUAL TABLE" not in line) or "TEMP B-TREE FOR ORDER BY" in line] == []
+        assert [line for line in plan if _is_long(line)] == []
         await store.close()
+
+
+def _is_long(line: str) -> bool:
+    """Whether a step of a plan takes the longer, the more messages there are."""
+    is_scan = line.startswith("SCAN") and "VIRTUAL TABLE" not in line
+    return is_scan or line.endswith("realtime_queue_due (queue=?)") or "TEMP B-TREE FOR ORDER BY" in line
 
 
 def _explain(connection: Connection, asked: list[tuple[str, Any]]) -> list[str]:
@@ -361,6 +367,20 @@ async def test_what_expires_behind_another_lets_nobody_past_that_one(timed: tupl
     await clock.advance(1)
     assert [one.id for one in await store.take("q", 10, visibility=3, limits=UNBOUNDED, ordered=True)] == ["first", "m0"]
     assert await store.settle("q", [Verdict(first, "done")], UNBOUNDED) == [False]
+
+
+async def test_what_came_last_and_expires_lets_nobody_past_the_first(timed: tuple[SqlQueue, ManualClock]) -> None:
+    store, clock = timed
+    await store.send("q", [QueueDraft("late", b"1", key="k", delay=2), QueueDraft("first", b"1", key="k")], UNBOUNDED)
+    (first,) = await store.take("q", 10, visibility=60, limits=UNBOUNDED, ordered=True)
+    await clock.advance(2.5)
+    assert await store.take("q", 10, visibility=60, limits=UNBOUNDED, ordered=True) == []
+    await store.send("q", [QueueDraft("last", b"1", key="k", ttl=1)], UNBOUNDED)
+    await clock.advance(2)
+    assert await store.take("q", 10, visibility=60, limits=UNBOUNDED, ordered=True) == []
+    assert (await store.stats("q")).expired == 1
+    await store.settle("q", [Verdict(first, "retry")], UNBOUNDED)
+    assert [one.id for one in await store.take("q", 10, visibility=60, limits=UNBOUNDED, ordered=True)] == ["first"]
 
 
 async def test_a_line_that_expired_makes_way(timed: tuple[SqlQueue, ManualClock]) -> None:
