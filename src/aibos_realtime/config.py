@@ -68,6 +68,8 @@ class PersistenceOptions(Options):
     """When a publish is acknowledged: once the store has it."""
     events_waiting: Count = 10_000
     bytes_waiting: Count = 64 * 1024 * 1024
+    memory_bytes: Count = 256 * 1024 * 1024
+    """Of payloads that all rooms together keep in memory for recovery; the store has the rest."""
 
 
 class ScalingOptions(Options):

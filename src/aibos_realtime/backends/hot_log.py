@@ -14,11 +14,13 @@ from .base import LoggedEvent
 class HotLog:
     """Events by rising offset; appending is all that brings one in, and the oldest go first. Times are monotonic seconds."""
 
-    __slots__ = ("_events", "_ttl")
+    __slots__ = ("_events", "_ttl", "bytes")
 
     def __init__(self) -> None:
         self._events: deque[tuple[float, LoggedEvent]] = deque()
         self._ttl = 0.0
+        self.bytes = 0
+        """Of the payloads that are here."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -33,23 +35,26 @@ class HotLog:
         self._ttl = ttl
         events = self._events
         events.append((now, event))
+        self.bytes += len(event.data)
         while len(events) > size:
-            events.popleft()
+            self.bytes -= len(events.popleft()[1].data)
 
     def clear(self) -> None:
         self._events.clear()
+        self.bytes = 0
 
     def trim(self, now: float) -> None:
         """Drop what is too old."""
         events = self._events
         while events and events[0][0] + self._ttl <= now:
-            events.popleft()
+            self.bytes -= len(events.popleft()[1].data)
 
     def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
         """Take the payload, audience and user id from some events; their places stay, with empty `data`."""
         self._events = deque(
             (at, structs.replace(event, data=b"", audience=None, user_id=None)) if is_meant(event) else (at, event) for at, event in self._events
         )
+        self.bytes = sum(len(event.data) for _, event in self._events)
 
     def reaches(self, offset: int) -> bool:
         """Whether everything after an offset is here."""

@@ -20,7 +20,7 @@ from ..hub.rooms import RoomManager, RoomPattern
 from ..metrics import Metrics
 from ..protocol.conditions import Where
 from ..protocol.limits import ALL, BROADCAST_BYTES, check_name, is_own_stream, user_stream
-from ..protocol.publishing import check_event, check_id, check_room, encode_data, excluded
+from ..protocol.publishing import check_audience, check_event, check_id, check_room, encode_data, excluded
 from .fanout import Fanout
 from .filters import Filters, Predicate, decide
 
@@ -237,6 +237,7 @@ class EventBroadcaster:
 
     def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:
         but = excluded(exclude)
+        check_audience([filter if isinstance(filter, Where) else None, but])
         if filter is None:
             return Audience(exclude=but) if but else None
         if isinstance(filter, Where):

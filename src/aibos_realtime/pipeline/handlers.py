@@ -39,6 +39,8 @@ T = TypeVar("T", bound=Struct)
 MEMBERS_UNASKED = 100
 """A join's answer lists the members of a room up to this many users; of a larger one only for `presence: true`."""
 HISTORY_LIMIT = 300
+HISTORY_PAGE = 50
+"""Events that are read at once, at least: some of them may be for others."""
 HISTORY_BYTES = 512 * 1024
 """Of data on one page of history; a page ends early rather than being larger."""
 EXPIRY_NOTICE = 60.0
@@ -228,12 +230,13 @@ class BuiltIns:
         Hidden events are read over: a client pages from the events that it sees, and a page without any would leave it nowhere.
         """
         room_id, limit, before, after = request.room_id, request.limit, request.before, request.after
+        page_size = max(limit, HISTORY_PAGE)
         found: list[LoggedEvent] = []
         while True:
             if after is not None:
-                page = await self._broker.read_after(room_id, after, HISTORY_LIMIT)
+                page = await self._broker.read_after(room_id, after, page_size)
             else:
-                page = await self._broker.read_before(room_id, before, HISTORY_LIMIT)
+                page = await self._broker.read_before(room_id, before, page_size)
             visible = [event for event in page.events if self._filters.admits(event.audience, socket.user)]
             found = found + visible if after is not None else visible + found
             if len(found) > limit or not page.more:

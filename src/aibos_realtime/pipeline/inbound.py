@@ -96,9 +96,10 @@ class Inbound:
             if pace.bad.is_out(self.coarse_now):
                 socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
             return
+        if pace.messages is not None and pace.messages.spend(self.coarse_now) and (wait := pace.messages.spend(self._clock.monotonic())):
+            self._fail(socket, message, RateLimitExceeded(retry_after=wait))
+            return
         try:
-            if pace.messages is not None and pace.messages.spend(self.coarse_now):
-                self._spend(pace.messages)
             if message.event in _BYPASSING:
                 self._bypass(socket, message)
             elif socket.backlog is None and (socket.publishes is None or self._may_follow(socket, message)):

@@ -5,6 +5,8 @@ While the log is read, live events wait in `Room.joining`; what is in both is se
 
 from __future__ import annotations
 
+import logging
+
 from msgspec import UNSET
 
 from ..backends.base import Broker, LoggedEvent
@@ -12,10 +14,13 @@ from ..errors import UnrecoverablePosition
 from ..hub.room import Room
 from ..hub.socket import Socket
 from ..metrics import Metrics
+from ..protocol.close_codes import CloseCode, default_reason
 from ..protocol.codec import Answer
 from ..protocol.messages import Position
 from .fanout import Fanout, room_frame
 from .filters import Filters
+
+logger = logging.getLogger("aibos_realtime")
 
 PAGE = 100
 CHUNK_BYTES = 64 * 1024
@@ -51,12 +56,18 @@ class Recovery:
     async def replay(self, socket: Socket, room_id: str, after: Position, room: Room | None) -> None:
         """Send what stands after a position, then let live events follow. `room` is None for an own stream.
 
-        Where the log is trimmed under a replay that is too slow for it, `resync` says so, and live events follow.
+        Where the log is trimmed under a replay that is too slow for it, `resync` says so, and live events follow. Where the log cannot be read, the
+        socket is closed (4015), since it was told that it recovers: it comes back, and goes on from where it is.
         """
         waiting = room.joining if room is not None else self._fanout.catching_up(room_id)
         waiting[socket] = []
         try:
-            after = await self._read_up(socket, room_id, after, waiting)
+            try:
+                after = await self._read_up(socket, room_id, after, waiting)
+            except Exception as error:
+                logger.warning("socket %s was closed in the middle of a recovery: the log cannot be read (%s)", socket.id, type(error).__name__)
+                socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
+                return
             if socket in waiting and not socket.closing:
                 self._fanout.flush_room(room_id)
                 rest = [event for event in waiting[socket] or () if event.epoch != after.epoch or event.offset > after.offset]

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import MessageTooLarge, ProtocolError, ValidationError
+from ..errors import MessageTooLarge, ProtocolError, RealtimeError, ValidationError
 from .codec import MALFORMED, encode_json, encode_other
-from .limits import ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
+from .limits import BROADCAST_BYTES, ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
 from .messages import RESERVED
 
 _ID = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{ID_LENGTH}}}")
@@ -25,6 +25,14 @@ def check_room(room: str) -> None:
         check_id("room", room.removeprefix(user_stream("")))
     else:
         check_name("room", room)
+
+
+def check_audience(conditions: object) -> None:
+    """Raise `ValidationError` for conditions, or user ids, that cannot be kept beside an event."""
+    try:
+        encode_data(conditions, BROADCAST_BYTES)
+    except RealtimeError:
+        raise ValidationError("filter, exclude: plain JSON values and user ids are allowed, at most 256 KiB in all") from None
 
 
 def check_event(event: str) -> None:

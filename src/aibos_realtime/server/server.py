@@ -19,7 +19,7 @@ from ..auth.origin import CorsOptions
 from ..backends.base import Broker
 from ..clock import SYSTEM_CLOCK, Clock
 from ..config import CompressionOptions, HeartbeatOptions, PersistenceOptions, RealtimeConfig, ScalingOptions, TlsOptions
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RealtimeError
 from ..hub.connections import ConnectionOptions, ConnectionPool
 from ..hub.monitor import ConnectionMonitor
 from ..hub.rooms import RoomManager, RoomOptions
@@ -183,6 +183,8 @@ class RealtimeServer:
         try:
             await port.bind(self.config.host, self.config.port)  # first: two servers started by mistake are told so by the port
             await self.open()
+            if self._port is not port:
+                raise RealtimeError("The server was stopped while it started.")
             await port.open()
         except BaseException:
             await self._close()

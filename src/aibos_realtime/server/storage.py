@@ -107,7 +107,14 @@ def _durable(config: RealtimeConfig, database: Database, metrics: Metrics, clock
     from ..backends.sql.events import SqlEventStore  # SQLAlchemy comes with it, which a server in memory can do without
 
     options = config.persistence
-    return StoredBroker(SqlEventStore(database), waiting=options.events_waiting, waiting_bytes=options.bytes_waiting, metrics=metrics, clock=clock)
+    return StoredBroker(
+        SqlEventStore(database),
+        waiting=options.events_waiting,
+        waiting_bytes=options.bytes_waiting,
+        memory_bytes=options.memory_bytes,
+        metrics=metrics,
+        clock=clock,
+    )
 
 
 def _publish(broker: Broker, rooms: RoomManager, filters: Filters, draft: Draft) -> asyncio.Future[Receipt]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from ..backends.base import Batch, Deliver, Draft, EventStore, Key, LoggedEvent, Page, Receipt, Refused, Stored
 from ..backends.epochs import new_epoch
-from ..backends.hot_log import HotLog
 from ..clock import SYSTEM_CLOCK, Clock, Timer
 from ..errors import BackendError, IdempotencyConflict, Overloaded, StoreUnavailable, UnrecoverablePosition, ValidationError
 from ..metrics import Metrics
 from ..protocol.messages import Position
+from .memory_tier import MemoryTier
 
 logger = logging.getLogger("aibos_realtime.log")
 
@@ -27,7 +27,9 @@ BATCH = 500
 WAITING = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 """Of events that wait for their commit; then publishing is refused."""
-SWEEP_EVERY = 30.0
+MEMORY_BYTES = 256 * 1024 * 1024
+"""Of payloads that all rooms together keep in memory."""
+SWEEP_EVERY, SWEEP_PAUSE = 30.0, 0.05
 SETTLE_EVERY = 1.0
 AT_ONCE = 1.0
 """Seconds within which a commit that failed is tried once more: after longer ones the publishers have waited enough."""
@@ -55,6 +57,7 @@ class StoredBroker:
         clock: Clock = SYSTEM_CLOCK,
         waiting: int = WAITING,
         waiting_bytes: int = WAITING_BYTES,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._store = store
         self._metrics = metrics or Metrics()
@@ -64,7 +67,8 @@ class StoredBroker:
         self._is_watched: Callable[[str], bool] = lambda room: False
         self._fresh_epoch = ""
         self._heads: dict[str, Position] = {}
-        self._hot: dict[str, HotLog] = {}
+        self._memory = MemoryTier(memory_bytes, clock)
+        self._latest = 0
         self._waiting: deque[Submission] = deque()
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
@@ -102,7 +106,7 @@ class StoredBroker:
                 await asyncio.wait((self._writing,))
         finally:
             self._refuse_waiting(StoreUnavailable("The server stopped before this was stored."))
-            self._hot.clear()
+            self._memory.clear()
             self._in_doubt, self._is_down = [], False
             await self._store.close()
 
@@ -159,7 +163,7 @@ class StoredBroker:
     def _events_of(self, batch: list[Submission]) -> tuple[list[LoggedEvent], dict[str, Position]]:
         events: list[LoggedEvent] = []
         offsets: dict[str, tuple[str, int]] = {}
-        now = int(self._clock.now() * 1000)
+        now = self._latest = max(self._latest, int(self._clock.now() * 1000))  # a clock that is set back makes no later event an earlier one
         for draft, _ in batch:
             room = draft.room
             epoch, offset = offsets.get(room) or self._head(room)
@@ -177,10 +181,7 @@ class StoredBroker:
         draft, receipt = submission
         position = Position(event.epoch, event.offset)
         self._heads[event.room] = position
-        hot = self._hot.get(event.room)
-        if hot is None:
-            hot = self._hot[event.room] = HotLog()
-        hot.append(event, self._clock.monotonic(), size=draft.history_size, ttl=draft.history_ttl)
+        self._memory.append(event, size=draft.history_size, ttl=draft.history_ttl)
         try:
             self._deliver(event)
         except Exception:
@@ -227,10 +228,14 @@ class StoredBroker:
         draft, receipt = submission
         if receipt.done():
             return
-        if stored.event != draft.event or (stored.data is not None and stored.data != draft.data):
+        position = stored.position
+        data = stored.data if stored.data is not None or position is None else self._data_in_memory(draft.room, position)
+        if position is None:
+            receipt.set_exception(IdempotencyConflict("This id is that of a message which was stored beside the room's log."))
+        elif stored.event != draft.event or (data is not None and data != draft.data):
             receipt.set_exception(IdempotencyConflict())
         else:
-            receipt.set_result(Receipt(draft.id, draft.room, stored.position, duplicate=True))
+            receipt.set_result(Receipt(draft.id, draft.room, position, duplicate=True))
 
     # — when the store fails —
 
@@ -304,13 +309,13 @@ class StoredBroker:
             raise UnrecoverablePosition()
         if after.offset == top:
             return Page(epoch, [], False, top + 1, top)
-        hot = self._hot_log(room)
+        hot = self._memory.get(room)
         if hot is not None and hot.reaches(after.offset):
             rows = hot.after(after.offset, limit)
         else:
             rows = await _in_task(self._store.read_after(room, after, limit))
             top = self._head(room)[1]
-            rows = [row for row in rows if row.offset <= top]  # the store may have what is not handed on yet
+            rows = self._memory.fill(room, [row for row in rows if row.offset <= top])  # the store may have what is not handed on yet
             if not rows or rows[-1].offset - after.offset != len(rows):
                 raise UnrecoverablePosition()  # the beginning was trimmed away
         last = rows[-1].offset
@@ -321,31 +326,30 @@ class StoredBroker:
         end = top + 1
         if before is not None:
             epoch, end = before.epoch, min(before.offset, top + 1) if before.epoch == epoch else before.offset
-        hot = self._hot_log(room)
+        hot = self._memory.get(room)
         if epoch == self._head(room)[0] and hot is not None and len(rows := hot.before(end, limit)) == limit:
             return Page(epoch, [event for event in rows if event.data], rows[0].offset > 1, rows[0].offset, rows[-1].offset)
         rows = await _in_task(self._store.read_before(room, Position(epoch, end), limit))
         if not rows and epoch != self._head(room)[0]:
             raise UnrecoverablePosition()
-        if hot is not None:
-            # Events whose payload is kept in no store are in memory all the same, as long as memory has them.
-            rows = [hot.after(row.offset - 1, 1)[0] if not row.data and hot.reaches(row.offset - 1) else row for row in rows]
+        if epoch == self._head(room)[0]:
+            rows = self._memory.fill(room, rows)
         events = [event for event in rows if event.data]
         first = rows[0].offset if rows else end
         return Page(epoch, events, len(rows) == limit and first > 1, first, end - 1)
 
-    def _hot_log(self, room: str) -> HotLog | None:
-        hot = self._hot.get(room)
-        if hot is not None:
-            hot.trim(self._clock.monotonic())
-        return hot
+    def _data_in_memory(self, room: str, position: Position) -> bytes | None:
+        hot, (epoch, top) = self._memory.get(room), self._head(room)
+        if hot is None or position.epoch != epoch or position.offset > top or not hot.reaches(position.offset - 1):
+            return None
+        return hot.after(position.offset - 1, 1)[0].data or None
 
     # — forgetting —
 
     async def forget(self, rooms: Iterable[str]) -> None:
         """Forget where rooms end of which the store keeps nothing any more. Those with something in memory, or with somebody in them, stay."""
         async with self._turn:
-            gone = [room for room in rooms if room in self._heads and not self._hot_log(room) and not self._is_watched(room)]
+            gone = [room for room in rooms if room in self._heads and not self._memory.get(room) and not self._is_watched(room)]
             if not gone or self._in_doubt:
                 return
             # Whoever remembers a position of these rooms must not find it again under the same epoch.
@@ -354,21 +358,15 @@ class StoredBroker:
             self._fresh_epoch = epoch
             for room in gone:
                 self._heads.pop(room, None)
-                self._hot.pop(room, None)
+                self._memory.drop(room)
 
     async def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
         """Take the content of some events out of memory; out of the store others have taken it already."""
         async with self._turn:  # what is being committed is in memory afterwards
-            for hot in self._hot.values():
-                hot.erase(is_meant)
+            self._memory.erase(is_meant)
 
     def _sweep(self) -> None:
-        now = self._clock.monotonic()
-        for room, hot in list(self._hot.items()):
-            hot.trim(now)
-            if not hot:
-                del self._hot[room]
-        self._timers["sweep"] = self._clock.call_later(SWEEP_EVERY, self._sweep)
+        self._timers["sweep"] = self._clock.call_later(SWEEP_PAUSE if self._memory.sweep() else SWEEP_EVERY, self._sweep)
 
 
 def _in_task(reading: Coroutine[Any, Any, list[LoggedEvent]]) -> asyncio.Task[list[LoggedEvent]]:

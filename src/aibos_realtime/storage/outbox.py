@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session, scoped_session
 from ..backends.base import Audience, Draft
 from ..backends.sql.outbox import insert
 from ..clock import SYSTEM_CLOCK
-from ..errors import ConfigurationError, RealtimeError, ValidationError
+from ..errors import ConfigurationError
 from ..protocol.conditions import Where
 from ..protocol.limits import BROADCAST_BYTES
-from ..protocol.publishing import check_event, check_id, check_room, encode_data, excluded
+from ..protocol.publishing import check_audience, check_event, check_id, check_room, encode_data, excluded
 
 __all__ = ["publish"]
 
@@ -124,8 +124,5 @@ def _audience(filter: object, exclude: Iterable[str]) -> Audience | None:
         raise ConfigurationError(f"filter: where(…) or a registered name is expected, not {type(filter).__name__}")
     else:
         audience = Audience(exclude=but)
-    try:
-        encode_data(audience, BROADCAST_BYTES)
-    except RealtimeError:
-        raise ValidationError("filter, exclude: plain JSON values and user ids are allowed, at most 256 KiB in all") from None
+    check_audience(audience)
     return audience if audience != Audience() else None

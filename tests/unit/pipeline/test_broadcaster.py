@@ -243,3 +243,17 @@ async def test_a_user_has_an_id_that_can_be_stored() -> None:
             await broadcaster.broadcast_to_user(user, "note")
         with pytest.raises(ValidationError):
             await broadcaster.broadcast_many([{"user": user, "event": "note"}])
+
+
+async def test_a_filter_that_json_cannot_express_is_refused_before_it_harms_others() -> None:
+    """It used to be found when the batch was written, and cost every event of the batch."""
+    broadcaster = EventBroadcaster(broker=MemoryBroker(clock=ManualClock()))
+    wrong: list[dict[str, Any]] = [
+        {"filter": where(x=object())},
+        {"filter": where(x=float("nan"))},
+        {"exclude": ["a\0b"]},
+        {"exclude": ["x" * 300_000]},
+    ]
+    for options in wrong:
+        with pytest.raises(ValidationError, match="filter, exclude"):
+            await broadcaster.broadcast_to_room("lobby", "note", **options)

@@ -127,6 +127,20 @@ async def test_they_are_not_too_many() -> None:
         assert client.socket.publishes is None and client.socket.backlog is None
 
 
+async def test_what_is_refused_for_its_rate_is_refused_at_once_and_piles_up_nowhere() -> None:
+    """Sixty thousand refusals of one connection once stood in line behind a publish that the store did not take."""
+    slow = Slow(limits={"messages_per_second": 1, "messages_burst": 3, "publishes_per_second": None})
+    async with memory_server(slow.server) as net:
+        client = await net.connect("ann")
+        for number in range(1, 11):
+            client.send("note", number, room="lobby", ref=number)
+        await settle()
+        refused = [(message["ref"], message["data"]["code"]) for message in await client.take_all()]
+        assert refused == [(number, "rate_limited") for number in range(4, 11)] and len(client.socket.publishes or ()) == 3
+        slow.store.gate.set()
+        assert await answers(client, 3) == [("ack", number) for number in range(1, 4)]
+
+
 async def test_a_client_that_goes_meanwhile_has_published(slow: Slow, net: MemoryServer) -> None:
     gone, stays = await net.connect("ann"), await net.connect("bob")
     gone.send("note", 1, room="lobby", ref=1)

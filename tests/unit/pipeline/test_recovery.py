@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from aibos_realtime import PermissionDenied, Position, RealtimeServer, where
-from aibos_realtime.backends.base import Draft, Page
+from aibos_realtime import PermissionDenied, Position, RealtimeServer, StoreUnavailable, where
+from aibos_realtime.backends.base import Draft, LoggedEvent, Page
 from aibos_realtime.backends.memory.broker import MemoryBroker
 from aibos_realtime.pipeline.broadcaster import new_id
+from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.testing.server import MemoryClient, MemoryServer, memory_server
+from aibos_realtime.testing.store import MemoryStore
 
 OPEN: dict[str, Any] = {"authorization": {"permissions": {"*": ["read", "write"]}}}
 
@@ -214,3 +216,38 @@ async def test_what_comes_in_during_the_last_read_is_sent_to_the_end_though_the_
         assert (await recover(again, joined, 0))["recovered"] is True
         await publish(net, 11, 11)
         assert [(await again.receive("note"))["offset"] for _ in range(11)] == list(range(1, 12))
+
+
+@pytest.mark.parametrize("room", ["lobby", "user:ann"])
+async def test_a_log_that_cannot_be_read_in_the_middle_of_a_recovery_ends_the_connection(room: str) -> None:
+    """The client was told that it recovers: live events after a part of what it missed would be a gap, and nothing would say so.
+
+    Closed with a code that brings it back, it goes on from the last event that it got.
+    """
+    store = MemoryStore()
+    broker = StoredBroker(store)
+    async with memory_server(RealtimeServer(broker=broker, authentication={"jwt_secret": "k" * 40}, **OPEN)) as net:
+        for number in range(250):
+            await broker.publish(Draft(room, "note", b"%d" % number, new_id()))
+        epoch = (await broker.position(room)).epoch
+        broker._memory.clear()
+        ann = await net.connect("ann")
+        read_after, reads = store.read_after, []
+
+        async def fail_later(room: str, after: Position, limit: int) -> list[LoggedEvent]:
+            reads.append(after.offset)
+            if len(reads) > 2:
+                raise StoreUnavailable()
+            return await read_after(room, after, limit)
+
+        store.read_after = fail_later  # type: ignore[method-assign]
+        joined = await ann.request("join-room", {"roomId": room, "recover": {"epoch": epoch, "offset": 0}})
+        assert joined["recovered"] is True
+        await broker.publish(Draft(room, "note", b'"live"', new_id()))
+        assert await ann.closed() == 4015
+        seen = [message["offset"] for message in await ann.take_all() if message["event"] == "note"]
+        assert seen == list(range(1, len(seen) + 1)) and 0 < len(seen) <= 100
+        store.read_after = read_after  # type: ignore[method-assign]
+        back = await net.connect("ann")
+        await back.request("join-room", {"roomId": room, "recover": {"epoch": epoch, "offset": len(seen)}})
+        assert [(await back.receive("note"))["offset"] for _ in range(251 - len(seen))] == list(range(len(seen) + 1, 252))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibos_realtime import IdempotencyConflict, Overloaded, Position, StoreUnavailable, UnrecoverablePosition, ValidationError
-from aibos_realtime.backends.base import Audience, Batch, Draft, LoggedEvent, Receipt
+from aibos_realtime.backends.base import Audience, Batch, Draft, Key, LoggedEvent, Receipt, Stored
 from aibos_realtime.metrics import Metrics
 from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.testing.clock import ManualClock
@@ -173,6 +173,35 @@ def test_a_poisoned_event_costs_itself_alone(poisoned: set[int], count: int) -> 
         await bench.broker.stop()
 
     asyncio.run(run())
+
+
+async def test_an_id_that_stands_beside_the_log_is_a_conflict_and_no_event_without_a_place(bench: Bench) -> None:
+    """`store_message` had taken the id: the publish was acknowledged as a duplicate at no position, and the event was never delivered."""
+    find = bench.store.find
+
+    async def find_beside(keys: Iterable[Key]) -> dict[Key, Stored]:
+        return {key: Stored("note", b"1", None) for key in keys}
+
+    bench.store.poisoned, bench.store.find = {"x"}, find_beside  # type: ignore[method-assign]
+    (answer,) = await bench.publish(draft(id="x", keyed=True))
+    assert isinstance(answer, IdempotencyConflict) and "beside" in str(answer)
+    bench.store.find = find  # type: ignore[method-assign]
+
+
+async def test_other_content_under_the_id_of_an_event_that_is_not_kept(bench: Bench) -> None:
+    await bench.publish(draft(id="x", keyed=True, persist=False))
+    other, same = await bench.publish(draft(id="x", keyed=True, data=b"2"), draft(id="x", keyed=True))
+    assert isinstance(other, IdempotencyConflict) and isinstance(same, Receipt) and same.duplicate
+    await bench.clock.advance(301)
+    (answer,) = await bench.publish(draft(id="x", keyed=True, data=b"2"))
+    assert isinstance(answer, Receipt) and answer.duplicate, "nobody knows its content any more"
+
+
+async def test_a_clock_that_is_set_back_does_not_turn_the_log_round(bench: Bench) -> None:
+    await bench.publish(draft())
+    bench.clock.jump(-3600)
+    await bench.publish(draft())
+    assert bench.delivered[1].timestamp >= bench.delivered[0].timestamp
 
 
 async def test_an_id_is_known_after_a_restart(bench: Bench) -> None:
@@ -381,7 +410,10 @@ async def test_an_event_that_is_kept_in_no_store_leaves_no_hole(bench: Bench) ->
     assert ([event.id for event in page.events], page.last, page.more) == (["a"], 2, True)
     page = await bench.broker.read_after("lobby", Position(epoch, 1), 1)
     assert (page.events, page.last, page.more) == ([], 2, True)
-    page = await bench.broker.read_before("lobby", None, 2)
+    await bench.publish(draft(id="d"), draft(id="e", persist=False))
+    page = await bench.broker.read_after("lobby", Position(epoch, 0), 10)
+    assert [event.id for event in page.events] == ["a", "c", "d", "e"], "a page that begins in the store has from memory what is there alone"
+    page = await bench.broker.read_before("lobby", Position(epoch, 4), 2)
     assert ([event.id for event in page.events], page.first, page.more) == (["c"], 2, True)
     (again,) = await bench.publish(draft(id="b", keyed=True))
     assert isinstance(again, Receipt) and again.duplicate and again.position and again.position.offset == 2
