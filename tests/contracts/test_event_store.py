@@ -109,5 +109,3 @@ async def test_forgetting_the_ends_of_rooms(store: EventStore) -> None:
     await append(store, event(1), event(1, "other"))
     await store.forget(["lobby", "unknown"], "fresh")
     assert await reopen(store) == ("fresh", {"other": Position("e1", 1)})
-
-

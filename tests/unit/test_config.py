@@ -73,7 +73,8 @@ def test_every_documented_variable() -> None:
     environment = {
         "REALTIME_HOST": "127.0.0.1", "REALTIME_PORT": "3002", "REALTIME_CORS_ORIGIN": "https://a.example, https://b.example",
         "JWT_SECRET": SECRET,
-        "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost", "REDIS_DB": "2", "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
+        "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost", "REDIS_DB": "2",
+        "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
         "INSTANCE_URL": "ws://a:1",
     }  # fmt: skip
     assert environment.keys() == VARIABLES.keys()

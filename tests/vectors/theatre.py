@@ -188,7 +188,11 @@ class Theatre:
 
 def make_server(options: dict[str, Any], clock: ManualClock, go: asyncio.Event) -> RealtimeServer:
     """The server of the conversations, with the handlers that the README lists."""
-    defaults: dict[str, Any] = {"authentication": {"jwt_secret": SECRET}, "heartbeat": {"interval": 30, "timeout": 60}, "persistence": {"database": {"url": "memory://"}}}
+    defaults: dict[str, Any] = {
+        "authentication": {"jwt_secret": SECRET},
+        "heartbeat": {"interval": 30, "timeout": 60},
+        "persistence": {"database": {"url": "memory://"}},
+    }
     server = RealtimeServer(**defaults | options, clock=clock)
 
     @server.event("echo")
