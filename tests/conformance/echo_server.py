@@ -17,8 +17,8 @@ from typing import Any
 from aibos_realtime.clock import SYSTEM_CLOCK
 from aibos_realtime.protocol import deflate
 from aibos_realtime.protocol.frames import BINARY, TEXT, FrameReader, encode_frame
-from aibos_realtime.server.port import Port
 from aibos_realtime.server.loop import new_event_loop
+from aibos_realtime.server.port import Port
 from aibos_realtime.server.upgrade import Upgrade
 from aibos_realtime.transport.http import Acceptance, HttpLimits, UpgradeRequest, Verdict
 from aibos_realtime.transport.websocket import WebSocketTransport
