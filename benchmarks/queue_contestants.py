@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -191,12 +192,13 @@ def main() -> None:
     name, url, messages = sys.argv[1], sys.argv[2], int(sys.argv[3])
     run, packages = CONTESTANTS[name]
     logging.disable(logging.WARNING)
-    try:
+    make_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):
         from uvloop import new_event_loop
-    except ImportError:
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        watch = runner.run(run(url, messages))  # type: ignore[arg-type]
+
+        make_loop = new_event_loop
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        watch: Stopwatch = runner.run(run(url, messages))  # type: ignore[arg-type]
     versions = {package: version(package) for package in packages}
     print(json.dumps({"name": name, "messages": messages, "sent": watch.sent, "handled": watch.handled, "versions": versions}))
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import pytest
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, text
 
 from aibos_realtime import MessagePersistence
 from aibos_realtime.backends.sql.database import Database
@@ -48,10 +48,10 @@ async def test_a_server_that_is_killed_and_started_again() -> None:
 async def test_a_read_after_a_quick_restart_finds_a_connection_that_lives() -> None:
     with running_postgres() as server, server.database() as url:
         async with Database(url) as database:
-            await asyncio.gather(*(database.read(lambda connection: connection.scalar(select(1))) for _ in range(5)))
+            await asyncio.gather(*(database.read(lambda connection: connection.scalar(text("SELECT 1"))) for _ in range(5)))
             await asyncio.to_thread(server.stop, signal.SIGKILL)
             await asyncio.to_thread(server.start)
-            assert [await database.read(lambda connection: connection.scalar(select(2))) for _ in range(5)] == [2] * 5
+            assert [await database.read(lambda connection: connection.scalar(text("SELECT 2"))) for _ in range(5)] == [2] * 5
 
 
 async def test_a_server_that_hangs() -> None:
