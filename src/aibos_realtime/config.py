@@ -129,6 +129,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             for group in groups:
                 target = target.setdefault(group, {})
             target[last] = value
+    if not environment.get("REDIS_URL"):
+        found.pop("queue", None)  # a number of a database alone says nothing of where Redis is
     if environment.get("REDIS_URL") and found.get("scaling", {}).get("enabled", "false").lower() in _YES:
         raise ConfigurationError("ENABLE_SCALING: several nodes are not supported by this version; unset it to run one node")
     return found

@@ -67,6 +67,13 @@ async def test_the_ends_of_rooms_are_those_of_the_last_batch_and_survive_opening
     assert await reopen(store) == (epoch, {"lobby": Position("e1", 3), "other": Position("e1", 1)})
 
 
+async def test_the_ends_of_many_rooms_are_read_in_pages(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aibos_realtime.backends.sql.events.ROOMS_AT_ONCE", 3)
+    for count in (3, 7):
+        await append(store, *(event(1, f"room{number}", id=f"{count}", epoch=f"e{count}") for number in range(count)))
+        assert (await reopen(store))[1] == {f"room{number}": Position(f"e{count}", 1) for number in range(count)}
+
+
 async def reopen(store: EventStore) -> tuple[str, dict[str, Position]]:
     await store.close()
     return await store.open()

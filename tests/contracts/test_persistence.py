@@ -370,7 +370,36 @@ class TestDataProtection:
         kept = [row.audience for row in await stored_rows(persistence) if row.audience is not None]
         decoded = [msgspec.json.decode(one, type=Audience) for one in kept]
         found = [(sorted(one.users or ()), sorted(one.exclude)) for one in decoded]
-        assert found == [(["", "annabel"], [""]), ([""], [""])], "nobody sees more than before"
+        assert found == [(["annabel"], []), ([], [])]
+        assert decoded[1].users == frozenset(), "without its only user an event is for nobody, not for all"
+
+    @pytest.mark.parametrize("user", ["exclude", "users", "where", "role__in", "admin", "id", "null"])
+    async def test_an_id_that_is_also_a_word_of_audiences_changes_nobody_elses_rights(self, persistence: MessagePersistence, user: str) -> None:
+        given = [
+            Audience(exclude=frozenset({"bob"})),
+            Audience(users=frozenset({"ann"})),
+            Audience(where={"role__in": ["admin", "users"], "tenant_id": "id", "id__contains": "admin"}, filter="admin"),
+        ]
+        for number, one in enumerate(given, 4):
+            await log(persistence, number, room="hall", user_id="ben", audience=msgspec.json.encode(one).decode(), message_id=f"a{number}")
+        await persistence.erase(user=user)
+        kept = [row.audience for row in await stored_rows(persistence) if row.audience is not None]
+        assert [msgspec.json.decode(one, type=Audience) for one in kept] == given
+
+    async def test_conditions_on_ids_forget_him_too(self, persistence: MessagePersistence) -> None:
+        given: list[tuple[dict[str, object], dict[str, object]]] = [
+            ({"id": "ann", "role": "ann"}, {"id": "", "role": "ann"}),
+            ({"id__ne": "ann"}, {"id__ne": ""}),
+            ({"id__in": ["ann", "bob"]}, {"id__in": ["bob"]}),
+            ({"id__in": ["ann"]}, {"id__in": []}),
+            ({"id__not_in": ["ann"]}, {"id__not_in": []}),
+        ]
+        for number, (where, _) in enumerate(given, 4):
+            audience = msgspec.json.encode(Audience(where=where)).decode()
+            await log(persistence, number, room="hall", user_id="ben", audience=audience, message_id=f"a{number}")
+        await persistence.erase(user="ann")
+        kept = [row.audience for row in await stored_rows(persistence) if row.audience is not None]
+        assert [msgspec.json.decode(one, type=Audience).where for one in kept] == [after for _, after in given]
 
     async def test_dead_messages_too(self, persistence: MessagePersistence) -> None:
         await poison(persistence)

@@ -18,7 +18,7 @@ class Audience(Struct, frozen=True):
     """For whom an event is, beyond its room: kept beside the event, so that recovery and history obey it too.
 
     `where`: attribute conditions (`{"role__in": ["admin"]}`), all of which hold. `filter`: the name of a registered filter.
-    `users`: the only user ids. `exclude`: user ids that never get it. None or empty = no condition.
+    `users`: the only user ids; an empty set is nobody. `exclude`: user ids that never get it. None = no condition.
     """
 
     where: dict[str, object] | None = None

@@ -177,7 +177,9 @@ def check_environment(environment: Mapping[str, str] = os.environ) -> list[Findi
     """Variables that nothing reads."""
     found = []
     for name in sorted(environment):
-        if name.startswith(("REALTIME_", "JWT_")) and name not in _KNOWN:
+        if name in _KNOWN:
+            continue
+        if name.startswith(("REALTIME_", "JWT_")) or difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.85):
             near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
             if name.startswith("REALTIME_") or near:
                 found.append(

@@ -88,6 +88,8 @@ async def _show_status(database: Database) -> tuple[str, dict[str, Any]]:
 async def _renew_epochs(database: Database) -> tuple[str, dict[str, Any]]:
     from ..backends.sql.meta import renew_epochs
 
+    if await database.find_version() is None:
+        raise Failure(f"{database.url_shown} has no tables of aibos-realtime: is it the right one?", ExitCode.FAILED)
     async with database:
         writer = await database.acquire_writer(wait=0)
         try:

@@ -117,6 +117,7 @@ def print_banner(server: RealtimeServer, path: str) -> None:
     if server.auth.can_issue:
         out.line(("  token    ", quiet), f"export REALTIME_TOKEN=$({command} token --user NAME --tenant TENANT)")
     out.line(("  listen   ", quiet), f"{command} listen tenant_TENANT --url {url}")
+    out.line(("  events   ", quiet), server.place_of_events)
     out.line(("  health   ", quiet), f"{server.url.replace('ws', 'http', 1)}{path}/health")
     out.line(("  stop     ", quiet), "Ctrl-C")
 
@@ -132,6 +133,8 @@ def _run(server: RealtimeServer, on_started: Any) -> None:
 
 
 def _explain(error: RealtimeError, server: RealtimeServer) -> str:
+    if not str(error).startswith("port:"):
+        return str(error)  # of a database, say: what follows is about the address to listen on
     cause, address = error.__cause__, f"{server.config.host}:{server.config.port}"
     number = cause.errno if isinstance(cause, OSError) else None
     if number == errno.EADDRINUSE:

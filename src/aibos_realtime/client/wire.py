@@ -8,7 +8,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..errors import ProtocolError, ValidationError
-from ..protocol.codec import MALFORMED, JsonCodec, MsgpackCodec
+from ..protocol.codec import MALFORMED, JsonCodec, MsgpackCodec, encode_other
+from ..protocol.limits import check_value
 from ..protocol.messages import SUBPROTOCOL, SUBPROTOCOL_MSGPACK, ServerMessage
 
 
@@ -91,7 +92,12 @@ def _pack(codec: JsonCodec | MsgpackCodec, data: Any) -> Raw | UnsetType:
     if data is None:
         return UNSET
     try:
-        return Raw(codec.encode(data))
+        packed = codec.encode(data)
+        if b"null" in packed:  # what the encoder writes for what is not a number
+            check_value(msgspec.to_builtins(data, enc_hook=encode_other, str_keys=True))
+        return Raw(packed)
+    except ProtocolError as error:
+        raise ValidationError(f"This data cannot be sent: {error}", errors=[{"path": "$", "message": "cannot be encoded"}]) from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         # The text of the error may quote the data; its type does not.
         message = f"This data cannot be sent ({type(error).__name__}): give plain values, dataclasses, msgspec structs or pydantic models."

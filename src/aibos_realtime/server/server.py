@@ -143,6 +143,9 @@ class RealtimeServer:
         Handlers of one connection run one after the other. Raises `ConfigurationError` for a reserved or taken name.
         """
 
+        if not isinstance(name, str):
+            raise ConfigurationError('server.event: the name of the event is missing; write @server.event("invoice.create")')
+
         def register(handler: F) -> F:
             self._parts.router.add(name, handler, payload)
             return handler
@@ -339,6 +342,12 @@ class RealtimeServer:
     def sockets(self) -> Sockets:
         """The sockets' host; for transports of one's own, such as `testing` has."""
         return self._parts.sockets
+
+    @property
+    def place_of_events(self) -> str:
+        """Where events are kept, for people: a URL without its password."""
+        storage = self._parts.storage
+        return storage.persistence.database.url_shown if storage.persistence is not None else "memory://"
 
     async def disconnect(self, *, user_id: str | None = None, socket_id: str | None = None, code: int = CloseCode.DISCONNECTED) -> int:
         """Close every connection of a user, or one connection; returns how many. `code`: 4503 (the client stays away) unless given."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec import Struct
 
 from ..backends.sql import stretches
-from ..backends.sql.database import Database
+from ..backends.sql.database import Database, Work
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError
 
@@ -111,13 +111,17 @@ class Retention:
 
     async def _delete(self, room: str, until: tuple[int, int]) -> int:
         removed = 0
-        while rows := await self._database.write(lambda connection: stretches.delete_until(connection, room, until, ROWS_AT_ONCE)):
-            removed += rows
-        return removed
+        for last in await self._database.read(lambda connection: stretches.find_ends(connection, room, until)):
+            removed += await self._repeat(lambda connection: stretches.delete_log_until(connection, room, last, ROWS_AT_ONCE))  # noqa: B023
+        return removed + await self._repeat(lambda connection: stretches.delete_until(connection, room, until, ROWS_AT_ONCE))
 
     async def _delete_dead(self, expired: int) -> int:
+        return await self._repeat(lambda connection: stretches.delete_dead(connection, expired, ROWS_AT_ONCE))
+
+    async def _repeat(self, delete: Work[int]) -> int:
+        """Delete in short transactions until nothing is left; how many rows there were."""
         removed = 0
-        while rows := await self._database.write(lambda connection: stretches.delete_dead(connection, expired, ROWS_AT_ONCE)):
+        while rows := await self._database.write(delete):
             removed += rows
         return removed
 

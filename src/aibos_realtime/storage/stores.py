@@ -22,7 +22,7 @@ def make_store(redis: RedisOptions | None, url: str | None, clock: Clock) -> Que
         from ..backends.redis.queue import RedisQueue
 
         return RedisQueue(redis if redis is not None else RedisOptions.parse("queue", {"url": url}))
-    if scheme in ("sqlite", "postgresql", "postgres"):
+    if scheme in ("sqlite", "postgresql", "postgres", "postgresql+asyncpg"):
         from ..backends.sql.queue import SqlQueue
 
         return SqlQueue(url, clock=clock)

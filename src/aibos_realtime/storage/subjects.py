@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from ..backends.sql import messages as sql
 from ..backends.sql import stretches
 from ..backends.sql.database import Database
@@ -95,11 +93,10 @@ async def erase(database: Database, subject: Subject) -> Erased:
             count, point = await database.write(lambda connection: stretches.erase_in_room(connection, room, after, ROWS_AT_ONCE))  # noqa: B023
             erased += count
     if (user := subject.user) is not None:
-        quoted = msgspec.json.encode(user).decode()
         start: int | None = 0
         while start is not None:
             begin = start
-            count, start = await database.write(lambda connection: stretches.erase_of_user(connection, user, quoted, begin, WINDOW))  # noqa: B023
+            count, start = await database.write(lambda connection: stretches.erase_of_user(connection, user, begin, WINDOW))  # noqa: B023
             erased += count
     dead = await database.write(lambda connection: stretches.erase_dead(connection, user, [subject.room], subject.prefix))
     return Erased(erased, dead)

@@ -122,3 +122,8 @@ def test_a_certificate(folder: Path) -> None:
 def test_variables_of_others_are_none_of_ours() -> None:
     environment = {"REALTIME_URL": "ws://localhost", "REALTIME_TOKEN": "abc", "JWT_SECRET": SECRET, "JWT_ISSUER": "x", "PATH": "/bin"}
     assert check_environment(environment) == []
+
+
+def test_a_mistyped_variable_of_a_database_is_found() -> None:
+    found = check_environment({"DATABASE_ULR": "x", "REDIS_ULR": "x", "DATABASE_HOST": "x", "REDIS_HOST": "x"})
+    assert [(one.message.split()[0], one.message.split()[-1]) for one in found] == [("DATABASE_ULR", "DATABASE_URL?"), ("REDIS_ULR", "REDIS_URL?")]

@@ -92,6 +92,24 @@ async def test_in_each_room_the_newest_stay(shelf: Shelf, clock: ManualClock) ->
     assert await shelf.data("b") == [14, 15, 16, 17, 18]
 
 
+async def test_a_clock_that_was_set_back_leaves_no_hole_in_a_log(shelf: Shelf, clock: ManualClock) -> None:
+    """What is first in the log goes first, whatever its timestamp; each epoch has its own offsets."""
+    for offset in range(1, 41):
+        age = HOUR if offset <= 20 else 3 * HOUR
+        await shelf.put("a", age=age, epoch="e1", log_offset=offset)
+    await shelf.put("a", age=4 * HOUR, number=3)  # beside the log
+    await shelf.put("a", age=5 * HOUR, epoch="e0", log_offset=7)
+    assert await Retention(shelf.database, duration=None, max_messages=25, clock=clock).sweep() == Swept(messages=19)
+
+    async def places() -> list[tuple[str, int]]:
+        query = select(messages.c.epoch, messages.c.log_offset).order_by(messages.c.epoch, messages.c.log_offset)
+        return await shelf.database.read(lambda connection: [(row.epoch, row.log_offset) for row in connection.execute(query)])
+
+    assert await places() == [("e1", offset) for offset in range(16, 41)]
+    assert (await Retention(shelf.database, duration=2 * HOUR, max_messages=None, clock=clock).sweep()).messages == 20
+    assert await places() == [("e1", offset) for offset in range(36, 41)]
+
+
 async def test_nothing_goes_in_its_first_five_minutes(shelf: Shelf, clock: ManualClock) -> None:
     await shelf.put("a", age=HOUR)
     await shelf.put("a", age=YOUNGEST - 10, number=8)

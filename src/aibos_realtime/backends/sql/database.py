@@ -23,6 +23,9 @@ Work = Callable[["Connection"], T]
 Versions = tuple[str | None, str]
 """Of the schema, before and after; None where there were no tables of ours."""
 
+LOST = "Another server writes to this database now."
+"""What a writer says for ever that has lost its right."""
+
 WAIT_FOR_WRITER = 3.0
 """Seconds that a server waits for another one to let go of the log."""
 
@@ -37,7 +40,7 @@ class Writer(Protocol):
         """As `Database.write`, and only while the right is ours: `StoreUnavailable` for ever after another server took it."""
 
     async def release(self) -> None:
-        """Let go. Idempotent."""
+        """Let go, once what is being written has ended, or with the end of the process. Idempotent."""
 
 
 class Connections(Protocol):
@@ -121,7 +124,11 @@ class Database:
             self._connections = connections
 
     async def close(self) -> None:
-        """Let what is running end, and disconnect. Idempotent."""
+        """Let what is running end, let go of the log, and disconnect. Idempotent.
+
+        It returns a second after the statement time-out at the latest. A thread that then still hangs in the disk disconnects when that answers, and
+        Python does not end before it: such a process can only be killed.
+        """
         async with self._opening:
             connections, self._connections = self._connections, None
             if connections is not None:

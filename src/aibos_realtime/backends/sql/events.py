@@ -12,13 +12,14 @@ from ...protocol.messages import Position
 from ..base import Audience, Batch, Key, LoggedEvent, Refused, Stored
 from ..epochs import new_epoch
 from .failures import refusal
+from .messages import KEYS_AT_ONCE
 from .meta import FRESH_EPOCH, read_meta, write_meta
 from .schema import messages, rooms
 
 if TYPE_CHECKING:
     from .database import Database, Writer
 
-KEYS_AT_ONCE = 200
+ROOMS_AT_ONCE = 50_000
 
 _COLUMNS = ("room_id", "epoch", "log_offset", "message_id", "user_id", "type", "data", "audience", "timestamp")
 _TYPES = ("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint")
@@ -37,6 +38,7 @@ _POSTGRESQL_APPEND = text(
     " SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
 )
 
+_ENDS = select(rooms.c.room_id, rooms.c.epoch, rooms.c.log_offset)
 _log_rows = select(messages).where(messages.c.room_id == bindparam("room"), messages.c.epoch == bindparam("epoch"))
 _AFTER = _log_rows.where(messages.c.log_offset > bindparam("offset")).order_by(messages.c.log_offset).limit(bindparam("count"))
 _BEFORE = _log_rows.where(messages.c.log_offset < bindparam("offset")).order_by(messages.c.log_offset.desc()).limit(bindparam("count"))
@@ -54,7 +56,11 @@ class SqlEventStore:
         await self._database.open()
         self._append = _append_to_sqlite if self._database.dialect == "sqlite" else _append_to_postgresql
         self._writer = await self._database.acquire_writer()
-        return await self._writer.write(_load)
+        try:
+            return await self._writer.write(_fresh_epoch), await self._load_ends()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -88,27 +94,40 @@ class SqlEventStore:
     async def forget(self, rooms: Iterable[str], epoch: str) -> None:
         await self._held.write(lambda connection: _forget(connection, list(rooms), epoch))
 
+    async def _load_ends(self) -> dict[str, Position]:
+        """In pages, each within the statement time-out: there may be millions, and whoever holds the writer's right alone changes them."""
+        ends: dict[str, Position] = {}
+        # Rooms of one age share an epoch: one text for all of them.
+        epochs: dict[str, str] = {}
+        last: str | None = None
+        while True:
+            page = await self._database.read(lambda connection: _page_of_ends(connection, last))  # noqa: B023
+            ends.update((room, Position(epochs.setdefault(epoch, epoch), offset)) for room, epoch, offset in page)
+            if len(page) < ROOMS_AT_ONCE:
+                return ends
+            last = page[-1].room_id
+
     @property
     def _held(self) -> Writer:
         assert self._writer is not None, "open() comes first"
         return self._writer
 
 
-def _load(connection: Connection) -> tuple[str, dict[str, Position]]:
+def _fresh_epoch(connection: Connection) -> str:
     epoch = read_meta(connection, FRESH_EPOCH)
     if epoch is None:
         epoch = new_epoch()
         write_meta(connection, FRESH_EPOCH, epoch)
-    return epoch, _ends(connection, None)
+    return epoch
 
 
-def _ends(connection: Connection, only: list[str] | None) -> dict[str, Position]:
-    query = select(rooms.c.room_id, rooms.c.epoch, rooms.c.log_offset)
-    if only is not None:
-        query = query.where(rooms.c.room_id.in_(only))
-    # Rooms of one age share an epoch: one text for all of them.
-    epochs: dict[str, str] = {}
-    return {room: Position(epochs.setdefault(epoch, epoch), offset) for room, epoch, offset in connection.execute(query)}
+def _page_of_ends(connection: Connection, after: str | None) -> Sequence[Any]:
+    query = _ENDS if after is None else _ENDS.where(rooms.c.room_id > after)
+    return connection.execute(query.order_by(rooms.c.room_id).limit(ROOMS_AT_ONCE)).all()
+
+
+def _ends(connection: Connection, only: list[str]) -> dict[str, Position]:
+    return {room: Position(epoch, offset) for room, epoch, offset in connection.execute(_ENDS.where(rooms.c.room_id.in_(only)))}
 
 
 def _row(event: LoggedEvent, is_hollow: bool) -> tuple[Any, ...]:

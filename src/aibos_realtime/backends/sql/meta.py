@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -12,6 +14,12 @@ GENERATION = "generation"
 """How often a server has become the one that writes the log."""
 FRESH_EPOCH = "fresh_epoch"
 """The epoch of every room that is not in `realtime_rooms`."""
+IDENTITY = "identity"
+"""A random name of this database, which its copies share."""
+COMMITS = "commits"
+"""How often the log was written: of two copies of one database, the older one has fewer."""
+
+_COUNT = f"UPDATE realtime_meta SET value = CAST(value AS INTEGER) + 1 WHERE key = '{COMMITS}' RETURNING value"
 
 
 def read_meta(connection: Connection, key: str) -> str | None:
@@ -30,6 +38,23 @@ def next_generation(connection: Connection) -> int:
     generation = int(read_meta(connection, GENERATION) or 0) + 1
     write_meta(connection, GENERATION, str(generation))
     return generation
+
+
+def count_commit(connection: Connection) -> int:
+    """Count one more transaction of the writer; how many there were, this one included."""
+    count = connection.exec_driver_sql(_COUNT).scalar()
+    if count is None:
+        write_meta(connection, COMMITS, "1")
+    return int(count or 1)
+
+
+def identity(connection: Connection) -> str:
+    """The random name of this database, given now where it has none."""
+    found = read_meta(connection, IDENTITY)
+    if found is None:
+        found = secrets.token_hex(8)
+        write_meta(connection, IDENTITY, found)
+    return found
 
 
 def renew_epochs(connection: Connection) -> int:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import Versions, Work
+from .database import LOST, Versions, Work
 from .failures import unavailable_for
 from .meta import GENERATION, next_generation, read_meta
 from .options import DatabaseOptions
@@ -66,6 +66,7 @@ class PostgresConnections:
         # At READ COMMITTED each statement sees what is committed when it begins, in a transaction or not: without one, it is one round trip of three.
         reader = partial(self.connect, default_transaction_read_only="on")
         self._reading = create_async_engine("postgresql+asyncpg://", async_creator=reader, isolation_level="AUTOCOMMIT", **common)
+        self._writer: PostgresWriter | None = None
 
     @property
     def name(self) -> str:
@@ -85,12 +86,17 @@ class PostgresConnections:
             return await asyncpg.connect(self._place.dsn, timeout=self.timeout, command_timeout=command_timeout, server_settings=settings)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreUnavailable(f"The database {self.name} does not answer: try again later.") from error
+        except ValueError:  # of the driver's own parser, whose words may quote the password
+            raise ConfigurationError(f"database.url: {self._place.shown} is nothing that the driver can read") from None
 
     async def open(self) -> None:
         with _Explained(self._place.shown):
             await self.read(lambda connection: require_current(connection, self._place.shown))
 
     async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.release()
         # The pool says good-bye to each connection, and a server out of reach does not answer.
         with suppress(TimeoutError):
             async with asyncio.timeout(self.timeout):
@@ -151,6 +157,7 @@ class PostgresConnections:
         except BaseException:
             await writer.release()
             raise
+        self._writer = writer
         return writer
 
     async def listen(self, channel: str, ring: Callable[[], None]) -> None:
@@ -215,7 +222,7 @@ class PostgresWriter:
 
     async def _reconnect(self) -> AsyncConnection:
         if self._is_lost:
-            raise StoreUnavailable(_LOST)
+            raise StoreUnavailable(LOST)
         session = await self._connections.connect_alone()
         try:
             await self._connections.transact(session, self._end_old_session)
@@ -239,7 +246,7 @@ class PostgresWriter:
         # Asked after the lock: whoever had it meanwhile has counted.
         if self.generation and read_meta(connection, GENERATION) != str(self.generation):
             self._is_lost = True
-            raise StoreUnavailable(_LOST)
+            raise StoreUnavailable(LOST)
         if is_ours:
             found = connection.execute(text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")).one()
             self._backend = (found.pid, found.backend_start)
@@ -256,9 +263,6 @@ class PostgresWriter:
         session, self._session = self._session, None
         if session is not None:
             await _end(session)
-
-
-_LOST = "Another server writes to this database now."
 
 
 async def _end(session: AsyncConnection) -> None:

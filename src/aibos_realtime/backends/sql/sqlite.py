@@ -7,27 +7,32 @@ thousand steps of SQLite's machine.
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import Versions, Work
+from .database import LOST, Versions, Work
 from .failures import unavailable_for
-from .meta import next_generation
+from .lock_file import LockFile, Mark
+from .meta import count_commit, identity, next_generation, renew_epochs
 from .options import DatabaseOptions
 from .urls import Place
 from .versions import find_version, upgrade
 
 T = TypeVar("T")
+
+logger = logging.getLogger("aibos_realtime.database")
 
 READERS = 4
 STEPS_BETWEEN_LOOKS = 20_000
@@ -36,6 +41,7 @@ GRACE = 1.0
 LOCK_RETRY = 0.05
 
 _NOT_A_DATABASE = 26
+_GENERATION = "SELECT value FROM realtime_meta WHERE key = 'generation'"
 
 
 class Lane:
@@ -43,6 +49,9 @@ class Lane:
 
     def __init__(self, place: Place, timeout: float, threads: int, *, is_writing: bool) -> None:
         self._limit = threading.local()
+        self._place = place
+        self._file = place.file.absolute() if place.file is not None and is_writing else None
+        self._opened: tuple[int, int] | None = None
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"aibos-realtime-{'write' if is_writing else 'read'}")
         self.engine = create_engine(
@@ -56,24 +65,56 @@ class Lane:
         event.listen(self.engine, "connect", lambda raw, record: self._prepare(raw, is_writing))
         event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql(begin))
 
-    async def run(self, work: Work[T], timeout: float | None) -> T:
-        """One transaction, on one of the threads. It is given up a little after `timeout`, the wait for a free thread included."""
+    async def run(self, work: Work[T], timeout: float | None, committed: Callable[[T], None] | None = None) -> T:
+        """One transaction, on one of the threads. It is given up a little after `timeout`, the wait for a free thread included.
+
+        `committed`: called with the result once it is durable, on the thread, before anything else happens there.
+        """
         try:
-            running = self._pool.submit(self._transact, work, timeout)
+            running = self._pool.submit(self._transact, work, timeout, committed)
         except RuntimeError as error:
             raise StoreUnavailable("The database was closed.") from error
         async with asyncio.timeout(None if timeout is None else timeout + GRACE):
             return await asyncio.wrap_future(running)
 
-    def close(self) -> None:
-        """Wait for what is running, and disconnect. Blocks."""
-        self._pool.shutdown()
-        self.engine.dispose()
+    def call_after(self, act: Callable[[], None]) -> Future[None]:
+        """Call a function after whatever runs or waits on the one thread."""
+        try:
+            return self._pool.submit(act)
+        except RuntimeError:  # it was closed
+            act()
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
 
-    def _transact(self, work: Work[T], timeout: float | None) -> T:
+    async def close(self, limit: float) -> None:
+        """Wait for what is running, and disconnect; after `limit` seconds that goes on by itself."""
+        ended: Future[None] = Future()
+
+        def end() -> None:
+            try:
+                self._pool.shutdown()
+                self.engine.dispose()
+            finally:
+                ended.set_result(None)
+
+        # The loop would wait at its end for a thread of its own.
+        threading.Thread(target=end, name="aibos-realtime-close", daemon=True).start()
+        await _wait(ended, limit)
+
+    def _transact(self, work: Work[T], timeout: float | None, committed: Callable[[T], None] | None) -> T:
         self._limit.until = None if timeout is None else monotonic() + timeout
         with self.engine.begin() as connection:
-            return work(connection)
+            self._check_place()
+            result = work(connection)
+        if committed is not None:
+            committed(result)
+        return result
+
+    def _check_place(self) -> None:
+        """A file that was deleted can be written to, and nobody will ever read that."""
+        if self._file is not None and self._opened != _find_inode(self._file):
+            raise StoreUnavailable(f"The file {self._place.name} is not there any more, or was replaced: start the server again.")
 
     def _is_over(self) -> bool:
         return self._limit.until is not None and monotonic() > self._limit.until
@@ -88,6 +129,31 @@ class Lane:
             raw.execute(f"PRAGMA {pragma}").close()
         if is_writing:
             _switch_to_wal(raw, monotonic() + self._timeout)
+        if self._file is not None:
+            self._opened = _find_inode(self._file)
+
+
+def _find_inode(file: Path) -> tuple[int, int] | None:
+    """Which file has a name now."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+async def _wait(done: Future[None], limit: float) -> None:
+    """Wait for what a thread does, for `limit` seconds at most. It is never cancelled."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: Future[None]) -> None:
+        with suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    done.add_done_callback(tell)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            await ended.wait()
 
 
 def _switch_to_wal(raw: Any, until: float) -> None:
@@ -113,6 +179,11 @@ class SqliteConnections:
         self._reading = Lane(place, options.statement_timeout, min(options.pool_size, READERS), is_writing=False) if place.file else self._writing
         self.writer: SqliteWriter | None = None
 
+    @property
+    def limit(self) -> float:
+        """Seconds after which nothing of ours is running, unless it hangs in the disk."""
+        return self._timeout + GRACE
+
     async def open(self) -> None:
         await self.upgrade()
 
@@ -127,12 +198,17 @@ class SqliteConnections:
         return await self._meet(self._reading, find_version)
 
     async def close(self) -> None:
-        for lane in {self._reading, self._writing}:
-            await asyncio.to_thread(lane.close)
+        if self.writer is not None:
+            self.writer.let_go()
+        await asyncio.gather(*(lane.close(self.limit) for lane in {self._reading, self._writing}))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], committed: Callable[[T], None] | None = None) -> T:
         with unavailable_for(self._place.name):
-            return await self._writing.run(work, self._timeout)
+            return await self._writing.run(work, self._timeout, committed)
+
+    def call_after_writes(self, act: Callable[[], None]) -> Future[None]:
+        """Call a function on the writing thread, after whatever it still has to do, also what nobody waits for any more."""
+        return self._writing.call_after(act)
 
     async def read(self, work: Work[T]) -> T:
         with unavailable_for(self._place.name):
@@ -143,15 +219,15 @@ class SqliteConnections:
         await asyncio.Event().wait()
 
     async def acquire_writer(self, wait: float) -> SqliteWriter:
-        writer = SqliteWriter(self)
+        writer = SqliteWriter(self, self._place)
         until = monotonic() + wait
-        while self.writer is not None or not writer.try_lock(self._place):
+        while self.writer is not None or not writer.try_lock():
             if monotonic() > until:
                 raise ConfigurationError(f"database.url: another server writes to {self._place.shown}; stop it, or use another database")
             await asyncio.sleep(LOCK_RETRY)
         self.writer = writer
         try:
-            writer.generation = await self.write(next_generation)
+            await writer.take_over()
         except BaseException:
             await writer.release()
             raise
@@ -176,39 +252,81 @@ class SqliteConnections:
             raise ConfigurationError(f"database.url: the directory of {self._place.shown} does not exist: make it, or name another file")
         if file.is_dir():
             raise ConfigurationError(f"database.url: {self._place.shown} is a directory; the name of a file is needed")
+        if file.exists() and file.stat().st_nlink > 1:
+            # SQLite's log has the name of the database: under two names there would be two (manual, "How To Corrupt", 2.5).
+            raise ConfigurationError(f"database.url: {self._place.shown} has more than one name (hard links): copy it, or remove the others")
         # Beside the database SQLite keeps its log and we our lock.
         if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.R_OK | os.W_OK)):
             raise ConfigurationError(f"database.url: {self._place.shown}, or its directory, is read-only for this process")
 
 
 class SqliteWriter:
-    """See `database.Writer`. The right is an `flock`, which ends with the process; a database in memory has no file, and no other process."""
+    """See `database.Writer`. The right is a lock file's; a database in memory has no file, and no other process.
 
-    def __init__(self, connections: SqliteConnections) -> None:
+    A lock file can be removed, so the generation is looked at in each transaction too.
+    """
+
+    def __init__(self, connections: SqliteConnections, place: Place) -> None:
         self.generation = 0
         self._connections = connections
-        self._descriptor: int | None = None
+        self._place = place
+        self._identity = ""
+        self._lock = LockFile(place.file) if place.file is not None else None
+        self._is_lost = False
 
-    def try_lock(self, place: Place) -> bool:
+    def try_lock(self) -> bool:
         """Take the right, unless another process, or another `Database` of this one, has it."""
-        if place.file is None:
+        if self._lock is None:
             return True
-        path = place.file.with_name(f"{place.file.name}.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
+        with unavailable_for(self._place.name):
+            return self._lock.try_lock()
+
+    async def take_over(self) -> None:
+        """Count one more writer; and where the database is older than what was served from it, begin new epochs in all rooms."""
+        is_older = False
+
+        def work(connection: Connection) -> int:
+            nonlocal is_older
+            last = self._lock.read() if self._lock is not None else None
+            self.generation, self._identity, commits = next_generation(connection), identity(connection), count_commit(connection)
+            if last is not None and self.generation > 1:
+                is_older = last.identity != self._identity or last.commits >= commits
+                if is_older:
+                    renew_epochs(connection)
+            return commits
+
+        await self._connections.write(work, self._remember)
+        if is_older:
+            told = "%s is older than what was served from it, as a restored backup is: every room begins a new epoch, and clients reload"
+            logger.warning(told, self._place.name)
 
     async def write(self, work: Work[T]) -> T:
-        return await self._connections.write(work)
+        def guarded(connection: Connection) -> tuple[T, int | None]:
+            if self._is_lost or connection.exec_driver_sql(_GENERATION).scalar() != str(self.generation):
+                self._is_lost = True
+                raise StoreUnavailable(LOST)
+            driver: Any = connection.connection.driver_connection
+            before = driver.total_changes
+            result = work(connection)
+            return result, count_commit(connection) if driver.total_changes != before else None
+
+        result, _ = await self._connections.write(guarded, lambda done: self._remember(done[1]))
+        return result
 
     async def release(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        await _wait(self.let_go(), GRACE)  # unless the disk hangs, it takes as long as what others are writing
+
+    def let_go(self) -> Future[None]:
+        """Begin to release: what still hangs in the disk keeps the lock until it has ended."""
         if self._connections.writer is self:
             self._connections.writer = None
+        return self._connections.call_after_writes(self._end)
+
+    def _remember(self, commits: int | None) -> None:
+        if self._lock is not None and commits is not None:
+            self._lock.write(Mark(self._identity, commits))
+
+    def _end(self) -> None:
+        self._is_lost = True
+        if self._lock is not None:
+            self._lock.close()

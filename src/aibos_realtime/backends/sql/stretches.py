@@ -1,6 +1,6 @@
 """Going through many rows in stretches that take a few milliseconds each, so that writers in between never wait for long.
 
-Who wants rows gone, and why, is `storage/retention` (age and number) and `storage/erasure` (data protection).
+Who wants rows gone, and why, is `storage/retention` (age and number) and `storage/subjects` (data protection).
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, exists, func, literal, or_, select, text, tuple_, update
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, cast, delete, exists, func, literal, or_, select, text, tuple_, update
 
+from ...protocol.messages import Position
+from ..base import Audience
 from .messages import Point
 from .schema import SERVER, dead_messages, messages, rooms
 
@@ -54,9 +57,31 @@ def find_excess(connection: Connection, room: str, keep: int) -> Point | None:
     return None if found is None else (found.timestamp, found.seq)
 
 
+def find_ends(connection: Connection, room: str, until: Point) -> list[Position]:
+    """How far the log of a room must go, in each of its epochs, for as many rows to be gone as there are up to a point, this included.
+
+    By offset, not by time: a clock that was set back must leave no hole in a log.
+    """
+    place = messages.c.room_id == room, messages.c.epoch.is_not(None)
+    counts = connection.execute(select(messages.c.epoch, func.count()).where(*place, _point <= until).group_by(messages.c.epoch)).all()
+    ends = []
+    for epoch, count in counts:
+        offsets = select(messages.c.log_offset).where(messages.c.room_id == room, messages.c.epoch == epoch).order_by(messages.c.log_offset)
+        ends.append(Position(epoch, connection.scalars(offsets.offset(count - 1).limit(1)).one()))
+    return ends
+
+
+def delete_log_until(connection: Connection, room: str, last: Position, limit: int) -> int:
+    """Delete the first rows of an epoch of a room's log up to a place, this included, `limit` of them at most; how many there were."""
+    place = messages.c.room_id == room, messages.c.epoch == last.epoch, messages.c.log_offset <= last.offset
+    first = select(messages.c.seq).where(*place).order_by(messages.c.log_offset).limit(limit)
+    return connection.execute(delete(messages).where(messages.c.seq.in_(first))).rowcount
+
+
 def delete_until(connection: Connection, room: str, until: Point, limit: int) -> int:
-    """Delete the oldest rows of a room up to a point, this included, `limit` of them at most; how many there were."""
-    oldest = select(messages.c.seq).where(messages.c.room_id == room, _point <= until).order_by(messages.c.timestamp, messages.c.seq).limit(limit)
+    """Delete the oldest rows of a room beside its log up to a point, this included, `limit` of them at most; how many there were."""
+    beside = messages.c.room_id == room, messages.c.epoch.is_(None), _point <= until
+    oldest = select(messages.c.seq).where(*beside).order_by(messages.c.timestamp, messages.c.seq).limit(limit)
     return connection.execute(delete(messages).where(messages.c.seq.in_(oldest))).rowcount
 
 
@@ -85,19 +110,39 @@ def erase_in_room(connection: Connection, room: str, after: Point, limit: int) -
     return sum(row.data is not None for row in found), (found[-1].timestamp, found[-1].seq) if len(found) == limit else None
 
 
-def erase_of_user(connection: Connection, user: str, quoted: str, after: int, window: int) -> tuple[int, int | None]:
+def erase_of_user(connection: Connection, user: str, after: int, window: int) -> tuple[int, int | None]:
     """Erase what a user published, and his id from the audiences of others, in a stretch of `window` rows after a `seq`.
 
-    `quoted`: the id as it stands in JSON. Returns how many messages were erased, and where to go on.
+    Returns how many messages were erased, and where to go on.
     """
     last = connection.scalar(select(func.max(messages.c.seq)))
     stretch = and_(messages.c.seq > after, messages.c.seq <= after + window)
     found = connection.execute(select(messages.c.seq, messages.c.data).where(stretch, messages.c.user_id == user)).all()
     _erase_rows(connection, [row.seq for row in found])
-    # "" is nobody's id: a list that named him alone still names nobody else.
-    named = messages.c.audience.contains(quoted, autoescape=True)
-    connection.execute(update(messages).where(stretch, named).values(audience=func.replace(messages.c.audience, quoted, '""')))
+    # The text of his id may stand for other things too: only the decoded value tells.
+    named = messages.c.audience.contains(msgspec.json.encode(user).decode(), autoescape=True)
+    changed = []
+    for row in connection.execute(select(messages.c.seq, messages.c.audience).where(stretch, named)):
+        audience = msgspec.json.decode(row.audience, type=Audience)
+        if (other := _without(audience, user)) != audience:
+            changed.append({"row": row.seq, "other": msgspec.json.encode(other).decode()})
+    if changed:
+        connection.execute(update(messages).where(messages.c.seq == bindparam("row")).values(audience=bindparam("other")), changed)
     return sum(row.data is not None for row in found), after + window if last is not None and after + window < last else None
+
+
+def _without(audience: Audience, user: str) -> Audience:
+    """An audience that does not name a user, and is the same for everybody else. Without its only user it is for nobody."""
+    users = None if audience.users is None else audience.users - {user}
+    where = None if audience.where is None else {key: _unnamed(key, wanted, user) for key, wanted in audience.where.items()}
+    return Audience(where, audience.filter, users, audience.exclude - {user})
+
+
+def _unnamed(key: str, wanted: object, user: str) -> object:
+    """What a condition wants, without a user's id. The other operators compare ids with a text, which names nobody."""
+    if key in ("id__in", "id__not_in") and isinstance(wanted, list):
+        return [one for one in wanted if one != user]
+    return "" if key in ("id", "id__eq", "id__ne") and wanted == user else wanted  # "" is nobody's id
 
 
 def erase_dead(connection: Connection, user: str | None, names: Sequence[str], prefix: str | None) -> int:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from ...errors import ConfigurationError
 
 Dialect = Literal["sqlite", "postgresql"]
 
+POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
+"""The last one is how applications that use SQLAlchemy say it, often in the same variable."""
+
 ALLOWED = "sqlite:///file.db, sqlite:////absolute/path.db, sqlite:// or memory:// (in memory), postgresql://user:password@host/database"
+
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,/?#@\s]*)(?::\d{1,5})?"
+_POSTGRES = re.compile(rf"(?:[^/?#\[\]\0]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/[^?#@\0]*)?(?:\?(?P<query>[^#\0]*))?")
+"""User and password, hosts with ports, the database, parameters."""
 
 
 class Place(NamedTuple):
@@ -40,9 +48,24 @@ def read_url(url: str, option: str = "database.url") -> Place:
             return Place("sqlite", "sqlite://")
         if rest.startswith("/"):
             return Place("sqlite", url, Path(rest[1:]))
-    if scheme in ("postgresql", "postgres") and separator and rest and "\0" not in rest:
+    if scheme in POSTGRESQL and separator and _is_readable(rest):
         return Place("postgresql", hide_password(url), dsn=f"postgresql://{rest}")
-    raise ConfigurationError(f"{option}: {hide_password(url)!r} was given; allowed are {ALLOWED}")
+    hint = "; in a password write each of / ? # [ ] @ : % as %2F, %3F and so on" if scheme in POSTGRESQL else ""
+    raise ConfigurationError(f"{option}: {hide_password(url)!r} was given; allowed are {ALLOWED}{hint}")
+
+
+def _is_readable(rest: str) -> bool:
+    """Whether what follows the scheme of PostgreSQL means one thing to everybody: its driver would guess, and quote a password in its errors."""
+    found = _POSTGRES.fullmatch(rest)
+    if found is None or not rest:
+        return False
+    try:
+        urlsplit(f"postgresql://{rest}")
+        parse_qsl(found["query"] or "", strict_parsing=True)
+    except ValueError:
+        return False
+    ports = [int(port) for port in re.findall(r":(\d+)(?=,|$)", found["hosts"])]
+    return all(0 < port < 65536 for port in ports)
 
 
 def hide_password(url: str) -> str:
@@ -53,5 +76,8 @@ def hide_password(url: str) -> str:
     place, _, query = rest.partition("?")
     if "@" in query:
         return f"{scheme}://…"  # a query with a password, or a password with a question mark: nothing tells which
-    place = "…@" + place.rpartition("@")[2] if "@" in place else place
+    if "@" in place:
+        place = "…@" + place.rpartition("@")[2]
+    elif re.search(r":(?!\d*(,|/|$))", re.sub(r"\[[^\]@]*\]", "", place)):
+        return f"{scheme}://…"  # where a port should be there may be a password, of a URL whose host was forgotten
     return f"{scheme}://{place}{'?…' if query else ''}"[:200]

@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aibos_realtime.backends.sql.database import Database
 from aibos_realtime.backends.sql.failures import refusal
+from aibos_realtime.backends.sql.options import DatabaseOptions
 from aibos_realtime.backends.sql.schema import rooms
+from aibos_realtime.backends.sql.urls import Place
 from aibos_realtime.backends.sql.versions import known_versions
 from aibos_realtime.errors import ConfigurationError, StoreUnavailable
 from tests.servers.postgres import PostgresServer
@@ -242,6 +244,13 @@ class TestWriter:
         await writer.release()
         await (await waiting).release()
 
+    async def test_closing_the_database_lets_go(self, url: str) -> None:
+        async with Database(url) as database:
+            lost = await database.acquire_writer()
+        async with database:
+            await (await database.acquire_writer(wait=5)).release()
+            await lost.release()
+
     async def test_cancelling_the_wait_is_safe(self, database: Database) -> None:
         writer = await database.acquire_writer()
         waiting = asyncio.ensure_future(database.acquire_writer(wait=60))
@@ -375,6 +384,16 @@ class TestWrongUse:
         with pytest.raises(ConfigurationError, match="parameter") as caught:
             await Database(f"{postgres.url('postgres')}&{parameter}").open()
         assert "hunter2" not in str(caught.value)
+
+    async def test_what_the_drivers_own_parser_cannot_read(self) -> None:
+        from aibos_realtime.backends.sql.postgres import PostgresConnections
+
+        place = Place("postgresql", "postgresql://…@h/db", dsn="postgresql://ann:hunter2/x@h/db")
+        connections = PostgresConnections(place, DatabaseOptions(url="postgresql://h/db"))
+        with pytest.raises(ConfigurationError, match=r"^database\.url: postgresql://…@h/db is nothing that the driver can read$") as caught:
+            await connections.open()
+        assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+        await connections.close()
 
     async def test_without_the_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "asyncpg", None)

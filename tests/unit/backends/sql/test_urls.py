@@ -36,8 +36,8 @@ def test_sqlite(url: str, file: Path | None) -> None:
         ("postgresql://ann:hunter2@db.internal:5432/app", "postgresql://…@db.internal:5432/app"),
         ("postgres://ann:hunter2@db.internal/app?sslmode=require", "postgresql://…@db.internal/app?…"),
         ("postgresql:///app?host=/run/postgresql&password=hunter2", "postgresql:///app?…"),
-        ("postgresql://ann:hunter2/x@z@db.internal/app", "postgresql://…@db.internal/app"),
-        ("postgresql://ann:hunter2/x?y@db.internal/app", "postgresql://…"),
+        ("postgresql://ann:hunter2@@db.internal/app", "postgresql://…@db.internal/app"),
+        ("postgresql://ann:hunter2@one.internal:5432,[::1]:5433/app", "postgresql://…@one.internal:5432,[::1]:5433/app"),
     ],
 )
 def test_postgresql(url: str, shown: str) -> None:
@@ -60,6 +60,20 @@ def test_postgresql(url: str, shown: str) -> None:
         "sqlite:///a\0b",
         "memory://x",
         "postgresql://",
+        "postgresql://ann:hunter2/x@z@db.internal/app",
+        "postgresql://ann:hunter2/x?y@db.internal/app",
+        "postgresql://ann:1/hunter2@db.internal/app",
+        "postgresql://ann:1?hunter2@db.internal/app",
+        "postgresql://ann:1?x=1&hunter2@db.internal/app",
+        "postgresql://ann:1#hunter2@db.internal/app",
+        "postgresql://ann:hunter2@db.internal:port/app",
+        "postgresql://ann:hunter2@db.internal:0/app",
+        "postgresql://ann:hunter2@db.internal:65536/app",
+        "postgresql://ann:hunter2@[::1/app",
+        "postgresql://ann:hunter2[@db.internal/app",
+        "postgresql://ann:hunter2\u2100@db.internal/app",
+        "postgresql://ann:hunter2",
+        "postgresql://ann:hunter2/app",
         "postgresql+psycopg://ann:hunter2@db.internal/app",
         "mysql://ann:hunter2@db.internal/app",
         "ann:hunter2@db.internal/app",
@@ -70,7 +84,7 @@ def test_anything_else_is_refused_by_name_and_without_its_password(url: str) -> 
     with pytest.raises(ConfigurationError) as caught:
         Database(url)
     assert str(caught.value).startswith("database.url: ") and "allowed are sqlite:///file.db" in str(caught.value)
-    assert PASSWORD not in str(caught.value)
+    assert PASSWORD not in str(caught.value) and caught.value.__suppress_context__ == (caught.value.__context__ is not None)
     with pytest.raises(ConfigurationError, match=r"^persistence\.database\.url: "):
         DatabaseOptions.parse("persistence.database", {"url": url})
 
@@ -79,3 +93,8 @@ def test_anything_else_is_refused_by_name_and_without_its_password(url: str) -> 
 def test_what_is_not_quite_a_url_may_hold_a_password_too(url: str) -> None:
     shown = hide_password(url)
     assert "ss" not in shown.replace("password", "") and "p/w" not in shown
+
+
+def test_the_form_that_sqlalchemy_applications_use_is_understood() -> None:
+    place = read_url("postgresql+asyncpg://bob:hidden@db/app")
+    assert (place.dialect, place.dsn) == ("postgresql", "postgresql://bob:hidden@db/app") and "hidden" not in place.shown
