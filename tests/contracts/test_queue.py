@@ -195,6 +195,38 @@ async def test_what_is_given_back_has_its_old_place_and_attempt(bench: Bench) ->
     assert [(one.id, one.attempt) for one in await bench.take()] == [("a", 1), ("b", 1), ("c", 1)]
 
 
+async def test_a_verdict_that_is_said_again_does_not_take_a_message_from_its_next_holder(bench: Bench) -> None:
+    """Its first saying counted, and the answer was lost. A release takes the attempt back, so attempts alone do not tell the holders apart."""
+    await bench.send(draft(id="a", key="k"), draft(id="b", key="k"))
+    (first,) = await bench.take(ordered=True)
+    assert await bench.settle("release", first) == [True]
+    other = await bench.make()
+    (second,) = await other.take("orders", 10, visibility=LATER, limits=UNBOUNDED, ordered=True)
+    assert (second.id, second.attempt) == ("a", 1) and second.lease != first.lease
+    for kind in ("release", "retry", "dead", "done"):
+        assert await bench.settle(kind, first) == [False]
+    assert await bench.store.extend("orders", [first], SOON) == [False]
+    await bench.until_soon()
+    assert await bench.take(ordered=True) == []
+    assert await bench.store.extend("orders", [second], LATER) == [True] and await bench.settle("retry", second) == [True]
+    (third,) = await bench.take(ordered=True)
+    assert (third.id, third.attempt) == ("a", 2)
+    assert await bench.settle("done", first, second, third) == [False, False, True]
+    assert ids(await bench.take(ordered=True)) == ["b"]
+
+
+async def test_a_verdict_about_what_was_purged_does_not_count_for_what_came_after(bench: Bench) -> None:
+    taken: list[Taken] = []
+    for _ in range(20):
+        await bench.send(draft())
+        taken += await bench.take()
+        await bench.store.purge("orders")
+    await bench.send(draft())
+    (last,) = await bench.take()
+    assert await bench.settle("done", *taken) == [False] * 20
+    assert await bench.settle("done", last) == [True]
+
+
 async def test_a_lease_that_ran_out_is_another_workers(bench: Bench) -> None:
     await bench.send(*drafts("a"))
     (first,) = await bench.take(visibility=SOON)
@@ -422,6 +454,20 @@ async def test_a_duplicate_needs_no_room_and_what_was_refused_is_not_remembered(
     await bench.settle("done", *await bench.take())
     (taken,) = await bench.send(draft(idempotency_key="l"), limits=limits)
     assert isinstance(taken, Sent) and not taken.duplicate
+
+
+async def test_what_expired_while_it_stood_in_line_is_passed_over(bench: Bench) -> None:
+    limits = QueueLimits(max_size=3)
+    await bench.send(draft(id="a", key="k"), draft(id="b", key="k", ttl=SOON), draft(id="c", key="k"))
+    (a,) = await bench.take(ordered=True)
+    await bench.until_soon()
+    assert [type(one) for one in await bench.send(draft(id="d", key="k"), limits=limits)] == [Sent], "it holds no place in the queue"
+    assert await bench.settle("done", a) == [True]
+    for id in "cd":
+        (taken,) = await bench.take(ordered=True)
+        assert taken.id == id
+        await bench.settle("done", taken)
+    assert (await bench.stats()).expired == 1
 
 
 # — order by key —

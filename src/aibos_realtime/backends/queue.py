@@ -49,13 +49,10 @@ class Sent(Struct, frozen=True):
 
 
 class Taken(Struct, frozen=True):
-    """A message that is handed out until its lease runs out.
-
-    `lease` and `attempt` together name this handing out, and no other one: a lease that ran out and was given to somebody else has a higher attempt.
-    """
+    """A message that is handed out until its lease runs out."""
 
     lease: str
-    """The store's own name of the message; opaque."""
+    """The store's own name of this handing out, and of no other one, be it of the same message at the same attempt; opaque."""
     attempt: int
     """How often it was handed out, this time included, given-back ones excluded. 1 at first."""
     id: str

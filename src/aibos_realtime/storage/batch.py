@@ -30,6 +30,8 @@ class Batches(Generic[T, R]):
         self._weigh = weigh
         self._name = name
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._sent: list[tuple[T, asyncio.Future[R]]] = []
+        """The batch that is on its way."""
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -54,9 +56,19 @@ class Batches(Generic[T, R]):
         while self._running is not None:
             await asyncio.wait([self._running])
 
+    def give_up(self, error: Exception) -> None:
+        """Wait no longer: everybody who waits gets a copy of `error`. What is on its way is cancelled, its outcome unknown; the rest never goes."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            _fail([*self._sent, *self._waiting], error)
+            self._waiting.clear()
+
     async def _run(self) -> None:
+        me = asyncio.current_task()
         try:
-            while batch := self._next_batch():
+            while self._running is me and (batch := self._next_batch()):
+                self._sent = batch
                 try:
                     results = await self._work([item for item, _ in batch])
                 except Exception as error:
@@ -66,7 +78,8 @@ class Batches(Generic[T, R]):
                         if not future.done():
                             future.set_result(result)
         finally:
-            self._running = None
+            if self._running is me:
+                self._running = None
 
     def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
         batch: list[tuple[T, asyncio.Future[R]]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from pydantic import Field, model_validator
 from ..backends.queue import QueueDraft, QueueLimits, QueueStats, QueueStore, Sent, StoredLetter
 from ..backends.redis.options import RedisOptions
 from ..clock import SYSTEM_CLOCK, Clock
-from ..errors import ConfigurationError, IdempotencyConflict, MessageTooLarge, QueueError, QueueFull, ValidationError
+from ..errors import BackendError, ConfigurationError, IdempotencyConflict, MessageTooLarge, QueueError, QueueFull, ValidationError
 from ..options import Count, Options, Seconds
 from ..protocol.codec import MALFORMED
 from ..protocol.limits import is_name
@@ -26,7 +27,9 @@ from ..protocol.publishing import check_id, encode_data
 from .batch import Batches
 from .handling import ProcessOptions, QueueHandler
 from .stores import make_store
-from .worker import Worker
+from .worker import GRACE, LAST_WORDS, Worker
+
+logger = logging.getLogger("aibos_realtime.queue")
 
 H = TypeVar("H", bound=QueueHandler)
 
@@ -136,30 +139,36 @@ class MessageQueue:
     # — life —
 
     async def start(self) -> None:
-        """Connect, and begin to handle messages. Idempotent. Raises `BackendError` and `ConfigurationError`; then nothing has begun."""
-        await self._open()
-        if not self._is_started:
-            self._is_started = True
-            for name in self._make_worker:
-                self._begin(name)
+        """Connect, and begin to handle messages. Idempotent. Raises `BackendError` and `ConfigurationError`; then nothing has begun.
+
+        During a `stop` it waits for the end of that, and begins anew.
+        """
+        async with self._changing:
+            await self._connect()
+            if not self._is_started:
+                self._is_started = True
+                for name in self._make_worker:
+                    self._begin(name)
 
     async def stop(self, *, drain: float | timedelta = 30.0) -> None:
         """Take no more messages, let running handlers finish for up to `drain` seconds, give back what is not begun, and disconnect. Idempotent.
 
         A handler that takes longer is cancelled, and its message handed out again without counting the attempt. Sends that are on their way are
         finished before. Not to be called by a handler. Cancelling this ends the handlers at once.
+
+        When the store does not answer, this ends within ten seconds after the drain all the same: what was not settled is handled again when its
+        lease has run out, and sends that are on their way raise `BackendError`.
         """
         seconds = drain.total_seconds() if isinstance(drain, timedelta) else drain
-        self._is_started = False
         async with self._changing:
+            self._is_started = False
             workers, self._workers = self._workers, []
+            end = asyncio.get_running_loop().time() + seconds + LAST_WORDS
             try:
                 await _all(worker.stop(seconds) for worker in workers)
-                await _all(batches.drain() for batches in self._batches.values())
+                await self._finish_sends(end)
             finally:
-                if self._is_open:
-                    self._is_open = False
-                    await self._store.close()
+                await self._disconnect()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -171,9 +180,30 @@ class MessageQueue:
     async def _open(self) -> None:
         if not self._is_open:
             async with self._changing:
-                if not self._is_open:
-                    await self._store.open()
-                    self._is_open = True
+                await self._connect()
+
+    async def _connect(self) -> None:
+        if not self._is_open:
+            await self._store.open()
+            self._is_open = True
+
+    async def _finish_sends(self, end: float) -> None:
+        """Until `end`, by the loop's clock."""
+        try:
+            async with asyncio.timeout_at(end):
+                await _all(batches.drain() for batches in self._batches.values())
+        except TimeoutError:
+            for batches in self._batches.values():
+                batches.give_up(BackendError("The queue was stopped before its store answered: whether the message was taken is unknown."))
+
+    async def _disconnect(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            try:
+                async with asyncio.timeout(GRACE):
+                    await self._store.close()
+            except TimeoutError:
+                logger.warning("the store of the queues did not let go within %g seconds, and was left", GRACE)
 
     # — sending —
 

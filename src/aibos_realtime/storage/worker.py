@@ -26,8 +26,10 @@ MAX_UNSETTLED = 2000
 MAX_SETTLED_AT_ONCE = 500
 IDLE_WAIT = 1.0
 """Seconds after which a worker that waits looks anyway: the end of another worker's lease is told to nobody."""
+GRACE = 2.0
+"""Seconds for what was cancelled to end."""
 LAST_WORDS = 5.0
-"""Seconds, after the drain, for cancelled handlers to end and for the store to hear of them."""
+"""Seconds for the store to hear of handlers that were cancelled."""
 TURN = 0.005
 """Seconds of handlers that never wait, after which the loop gets a turn."""
 BRISK, SLUGGISH = 0.05, 0.2
@@ -68,8 +70,8 @@ class Worker:
         self._limits = limits
         self._clock = clock
         self._random = random
-        self._held: dict[tuple[str, int], Held] = {}
-        """By lease and attempt: everything from its taking to the store's answer to its verdict."""
+        self._held: dict[str, Held] = {}
+        """By lease: everything from its taking to the store's answer to its verdict."""
         self._ahead: deque[Held] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         """One for each runner that waits for a message."""
@@ -101,6 +103,7 @@ class Worker:
         """Take no more, give back what is not begun, and let running handlers finish for up to `drain` seconds; then they are cancelled.
 
         What was cancelled is given back too, and its attempt does not count. Cancelling this ends everything at once.
+        Ends at most 7 seconds after the drain, whatever handlers and store do.
         """
         self._is_stopping = True
         try:
@@ -128,14 +131,17 @@ class Worker:
 
     async def _settle_rest(self) -> None:
         """One more try for what was cancelled; what does not reach the store is taken over when its lease has run out."""
-        await _cancel(self._tasks)
-        self._release_ahead()
         try:
             async with asyncio.timeout(LAST_WORDS):
+                await _cancel(self._tasks)
+                self._release_ahead()
                 while self._verdicts:
                     await self._settle_batch()
-        except (BackendError, TimeoutError) as error:
-            logger.warning("queue %s: %d messages could not be given back: %s", self.queue, len(self._verdicts), error)
+        except TimeoutError:
+            logger.warning("queue %s: %d messages could not be given back within %g seconds", self.queue, len(self._verdicts), LAST_WORDS)
+        except Exception as error:
+            trace = not isinstance(error, BackendError)
+            logger.warning("queue %s: %d messages could not be given back: %s", self.queue, len(self._verdicts), error, exc_info=trace)
 
     # — taking —
 
@@ -180,7 +186,7 @@ class Worker:
         taken = await self._store.take(self.queue, room, visibility=visibility, limits=self._limits, ordered=self._options.ordered)
         self._is_full = len(taken) == room
         for one in taken:
-            held = self._held[one.lease, one.attempt] = Held(one, now, visibility)
+            held = self._held[one.lease] = Held(one, now, visibility)
             self._ahead.append(held)
             self._wake_runner()
         return taken
@@ -268,7 +274,7 @@ class Worker:
         counted = await self._store.settle(self.queue, batch, self._limits)
         for verdict in batch:
             self._verdicts.popleft()
-            self._held.pop((verdict.taken.lease, verdict.taken.attempt), None)
+            self._held.pop(verdict.taken.lease, None)
         lost = sum(not did_count and verdict.kind != "release" for verdict, did_count in zip(batch, counted, strict=True))
         if lost:
             logger.warning("queue %s: %d messages were taken over by other workers, or removed, before they were done here", self.queue, lost)
@@ -312,7 +318,9 @@ class Worker:
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
+    """Cancel what was not cancelled before, and wait for it."""
+    fresh = [task for task in tasks if not task.done() and not task.cancelling()]
+    for task in fresh:
         task.cancel()
-    if tasks and (left := (await asyncio.wait(tasks, timeout=LAST_WORDS))[1]):
-        logger.warning("%d handlers go on although they were cancelled", len(left))
+    if fresh and (left := (await asyncio.wait(fresh, timeout=GRACE))[1]):
+        logger.warning("%s: still running although cancelled", ", ".join(sorted(task.get_name() for task in left)))

@@ -38,6 +38,59 @@ async def test_calls_of_one_turn_are_one_batch_and_each_gets_its_own_result() ->
     assert work.batches == [list(range(10))]
 
 
+async def test_giving_up_fails_everybody_who_waits_and_the_next_ones_go() -> None:
+    work = Work()
+    batches = make(work)
+    batches.give_up(StoreUnavailable())
+    work.gate.clear()
+    first = asyncio.create_task(batches.add(1))
+    await settle()
+    second = asyncio.create_task(batches.add(2))
+    await settle()
+    batches.give_up(StoreUnavailable("given up"))
+    third = asyncio.create_task(batches.add(3))
+    for waiting in (first, second):
+        with pytest.raises(StoreUnavailable, match="given up"):
+            await waiting
+    work.gate.set()
+    assert await third == 6 and work.batches == [[1], [3]]
+    assert await batches.add(4) == 8 and not batches.is_busy
+
+
+@pytest.mark.parametrize("is_obedient", [True, False])
+async def test_what_was_given_up_and_ends_late_does_not_disturb_the_next_batches(is_obedient: bool) -> None:
+    begun: list[list[int]] = []
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def work(numbers: list[int]) -> list[int]:
+        begun.append(numbers)
+        gate = gates[len(begun) - 1]
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            await asyncio.wait_for(gate.wait(), 5)
+            if is_obedient:
+                raise
+        return numbers
+
+    batches: Batches[int, int] = Batches(work, weigh=lambda _: 1, name="test")
+    first = asyncio.create_task(batches.add(1))
+    await settle()
+    batches.give_up(StoreUnavailable())
+    second = asyncio.create_task(batches.add(2))
+    await settle()
+    third = asyncio.create_task(batches.add(3))
+    await settle()
+    gates[0].set()
+    await settle()
+    assert batches.is_busy and begun == [[1], [2]], "one at a time"
+    gates[1].set()
+    gates[2].set()
+    assert [await second, await third] == [2, 3] and begun == [[1], [2], [3]]
+    with pytest.raises(StoreUnavailable):
+        await first
+
+
 async def test_what_comes_while_a_batch_is_on_its_way_makes_the_next_one() -> None:
     work = Work()
     batches = make(work)

@@ -23,7 +23,9 @@ from aibos_realtime import (
     ValidationError,
 )
 from aibos_realtime.backends.memory.queue import MemoryQueue
-from aibos_realtime.backends.queue import QueueDraft, QueueLimits, Sent
+from aibos_realtime.backends.queue import QueueDraft, QueueLimits, Sent, Taken, Verdict
+from aibos_realtime.storage import queue as module
+from aibos_realtime.storage import worker
 from aibos_realtime.testing.clock import ManualClock, settle
 from aibos_realtime.types import QueueMessage, QueueReceipt, QueueStats
 
@@ -38,6 +40,7 @@ class Store(MemoryQueue):
         self.gate = asyncio.Event()
         self.gate.set()
         self.is_away = False
+        self.hangs: set[str] = set()
 
     async def open(self) -> None:
         self.calls.append("open")
@@ -46,11 +49,25 @@ class Store(MemoryQueue):
 
     async def close(self) -> None:
         self.calls.append("close")
+        await self._meet("close")
 
     async def send(self, queue: str, drafts: Sequence[QueueDraft], limits: QueueLimits) -> list[Sent | QueueFull | IdempotencyConflict]:
         await self.gate.wait()
+        await self._meet("send")
         self.sends.append(len(drafts))
         return await super().send(queue, drafts, limits)
+
+    async def take(self, queue: str, limit: int, *, visibility: float, limits: QueueLimits, ordered: bool = False) -> list[Taken]:
+        await self._meet("take")
+        return await super().take(queue, limit, visibility=visibility, limits=limits, ordered=ordered)
+
+    async def settle(self, queue: str, verdicts: Sequence[Verdict], limits: QueueLimits) -> list[bool]:
+        await self._meet("settle")
+        return await super().settle(queue, verdicts, limits)
+
+    async def _meet(self, call: str) -> None:
+        if call in self.hangs:
+            await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -307,6 +324,78 @@ async def test_starting_and_stopping_twice_is_once_and_both_can_be_repeated() ->
         assert len(seen) == round
         await asyncio.gather(queue.stop(), queue.stop(drain=1))
     assert store.calls == ["open", "close"] * 2
+
+
+async def test_a_start_during_a_stop_begins_anew_after_it() -> None:
+    store = Store()
+    queue = MessageQueue(store=store)
+    gate, seen = asyncio.Event(), []
+
+    @queue.process("orders")
+    async def handle(message: QueueMessage) -> None:
+        await gate.wait()
+        seen.append(message.data)
+
+    await queue.start()
+    await queue.send("orders", 1)
+    await settle()
+    stopping = asyncio.create_task(queue.stop())
+    await settle()
+    starting = asyncio.create_task(queue.start())
+    await settle()
+    assert not stopping.done() and not starting.done()
+    gate.set()
+    await asyncio.gather(stopping, starting)
+    assert store.calls == ["open", "close", "open"]
+    await queue.send("orders", 2)
+    await settle()
+    assert seen == [1, 2]
+    stop_and_start = [asyncio.create_task(queue.stop()), asyncio.create_task(queue.start()), asyncio.create_task(queue.stop())]
+    await asyncio.gather(*stop_and_start)
+    assert store.calls == ["open", "close"] * 3 and queue._workers == []
+
+
+async def test_a_stop_during_a_start_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, gate = Store(), asyncio.Event()
+    queue = MessageQueue(store=store)
+    seen = collect(queue, "orders")
+    monkeypatch.setattr(store, "open", gate.wait)
+    starting = asyncio.create_task(queue.start())
+    await settle()
+    stopping = asyncio.create_task(queue.stop())
+    await settle()
+    gate.set()
+    await asyncio.gather(starting, stopping)
+    await store.send("orders", [QueueDraft("a", b"1")], QueueLimits())
+    await settle()
+    assert seen == [] and store.calls == ["close"]
+
+
+@pytest.mark.parametrize("hanging", [{"take"}, {"settle"}, {"send"}, {"close"}, {"take", "settle", "send", "close"}], ids="-".join)
+async def test_a_store_that_hangs_does_not_hold_up_the_stop(hanging: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in (module, worker):
+        monkeypatch.setattr(where, "GRACE", 0.05)
+        monkeypatch.setattr(where, "LAST_WORDS", 0.05)
+    store = Store()
+    queue = MessageQueue(store=store)
+    again = asyncio.Event()
+    queue.process("orders", lambda message: again.set() if message.data == "again" else None, concurrency=2)
+    await queue.start()
+    await settle()
+    store.hangs = hanging
+    sends = [asyncio.create_task(queue.send("orders", number)) for number in range(600)]  # more than one batch
+    await settle()
+    async with asyncio.timeout(2):
+        await queue.stop(drain=0.05)
+        results = await asyncio.gather(*sends, return_exceptions=True)
+    if "send" in hanging:
+        assert {(type(result), str(result)) for result in results} == {(BackendError, str(results[0]))} and "is unknown" in str(results[0])
+    else:
+        assert all(isinstance(result, QueueReceipt) for result in results)
+    store.hangs = set()
+    async with queue:
+        await queue.send("orders", "again")
+        await asyncio.wait_for(again.wait(), 5)
 
 
 async def test_a_start_that_failed_can_be_repeated() -> None:

@@ -13,6 +13,7 @@ import pytest
 from aibos_realtime import BrokerUnavailable
 from aibos_realtime.backends.memory.queue import MemoryQueue
 from aibos_realtime.backends.queue import QueueDraft, QueueLimits, QueueStats, Taken, Verdict
+from aibos_realtime.storage import worker as module
 from aibos_realtime.storage.handling import ProcessOptions, QueueHandler, QueueMessage
 from aibos_realtime.storage.worker import MAX_AHEAD, Worker
 from aibos_realtime.testing.clock import ManualClock, settle
@@ -468,3 +469,32 @@ async def test_stopping_while_the_store_is_away_ends_in_time(rig: Rig, caplog: p
     async with asyncio.timeout(5):
         await worker.stop(0.01)
     assert "could not be given back" in caplog.text
+
+
+async def test_a_handler_that_cannot_be_cancelled_does_not_hold_up_the_stop(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE", 0.05)
+    await rig.send("stubborn", "b")
+    gate, begun = asyncio.Event(), []
+
+    async def handle(message: QueueMessage) -> None:
+        begun.append(message.id)
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                if message.id != "stubborn":
+                    raise
+
+    worker = rig.worker(handle, concurrency=2)
+    worker.start()
+    await settle()
+    asyncio.get_running_loop().call_later(2, gate.set)  # also where the test fails: a task that never ends would hold up its end
+    async with asyncio.timeout(2):
+        await worker.stop(0.01)
+    assert begun == ["stubborn", "b"] and caplog.text.count("queue orders: handler 0: still running although cancelled") == 1
+    assert [(one.id, one.attempt) for one in await rig.store.take("orders", 10, visibility=30, limits=LIMITS)] == [("b", 1)]
+    gate.set()
+    await settle()
+    assert begun == ["stubborn", "b"]

@@ -17,7 +17,7 @@ from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Tak
 class Entry:
     """An unfinished message. `until`: when its delay or lease is over, by the monotonic clock; None while it only waits for its turn."""
 
-    __slots__ = ("attempts", "draft", "is_leased", "number", "sent", "started", "until")
+    __slots__ = ("attempts", "draft", "is_leased", "number", "sent", "started", "takes", "until")
 
     def __init__(self, number: int, draft: QueueDraft, sent: float, started: float) -> None:
         self.number = number
@@ -25,6 +25,8 @@ class Entry:
         self.sent = sent
         self.started = started
         self.attempts = 0
+        self.takes = 0
+        """As `attempts`, but what is given back counts too: names the handing out."""
         self.is_leased = False
         self.until: float | None = None
 
@@ -45,7 +47,7 @@ class Queue:
         self.holders: dict[str, int] = {}
         """By key, the one message of it that is handed out, or waits for another attempt."""
         self.lines: dict[str, list[int]] = {}
-        """By key, a heap of those that wait for its holder."""
+        """By key, a heap of those that wait for its holder. May name finished ones."""
         self.keys: OrderedDict[str, tuple[float, bytes, str]] = OrderedDict()
         """By idempotency key: until when, of which content, under which id; in the order of expiry."""
         self.dead: deque[StoredLetter] = deque()
@@ -105,14 +107,15 @@ class Queue:
         key = entry.draft.key
         if key is None or self.holders.get(key) != entry.number:
             return
-        line = self.lines.get(key)
-        if not line:
-            del self.holders[key]
-            self.lines.pop(key, None)
-            return
-        following = self.entries[heapq.heappop(line)]
-        self.holders[key] = following.number
-        self.queue_up(following)
+        line = self.lines.get(key, [])
+        while line:
+            following = self.entries.get(heapq.heappop(line))
+            if following is not None:
+                self.holders[key] = following.number
+                self.queue_up(following)
+                return
+        del self.holders[key]
+        self.lines.pop(key, None)
 
     def tell(self) -> None:
         """Wake everybody who waits for a change."""
@@ -182,6 +185,7 @@ class MemoryQueue:
                 state.remove(entry)
             elif not ordered or state.has_place(entry):
                 entry.attempts += 1
+                entry.takes += 1
                 entry.is_leased = True
                 state.plan(entry, now + visibility)
                 taken.append(_as_taken(entry))
@@ -231,8 +235,9 @@ class MemoryQueue:
     @staticmethod
     def _held(state: Queue, taken: Taken) -> Entry | None:
         """The message, if this handing out of it is the current one."""
-        entry = state.entries.get(int(taken.lease))
-        return entry if entry is not None and entry.is_leased and entry.attempts == taken.attempt else None
+        number, _, takes = taken.lease.partition(".")
+        entry = state.entries.get(int(number))
+        return entry if entry is not None and entry.is_leased and entry.takes == int(takes) else None
 
     async def extend(self, queue: str, taken: Sequence[Taken], visibility: float) -> list[bool]:
         state, until = self._queue(queue), self._clock.monotonic() + visibility
@@ -286,4 +291,4 @@ class MemoryQueue:
 
 def _as_taken(entry: Entry) -> Taken:
     draft = entry.draft
-    return Taken(str(entry.number), entry.attempts, draft.id, draft.data, entry.sent, draft.key)
+    return Taken(f"{entry.number}.{entry.takes}", entry.attempts, draft.id, draft.data, entry.sent, draft.key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,8 @@ class RedisQueue:
         return [_outcome(what, id) for what, id in replies]
 
     async def take(self, queue: str, limit: int, *, visibility: float, limits: QueueLimits, ordered: bool = False) -> list[Taken]:
-        reply = await self._run("take", queue, limit, _milliseconds(visibility), _milliseconds(limits.ttl), int(ordered))
+        mark = secrets.token_urlsafe(6)
+        reply = await self._run("take", queue, limit, _milliseconds(visibility), _milliseconds(limits.ttl), int(ordered), mark)
         horizon = self._horizons.setdefault(queue, Horizon())
         horizon.news.clear()
         if len(reply) > 1:
@@ -81,7 +83,7 @@ class RedisQueue:
             horizon.until = math.inf if reply[2] < 0 else asyncio.get_running_loop().time() + reply[2] / 1000
         else:
             horizon.until = 0.0
-        return [_as_taken(*row) for row in reply[0]]
+        return [_as_taken(mark, *row) for row in reply[0]]
 
     async def wait(self, queue: str, timeout: float) -> None:
         horizon = self._horizons.setdefault(queue, Horizon())
@@ -103,7 +105,7 @@ class RedisQueue:
         arguments: list[Any] = [limits.max_dead]
         for verdict in verdicts:
             detail = verdict.reason if verdict.kind == "dead" else _milliseconds(verdict.delay)
-            arguments += (verdict.taken.lease, verdict.taken.attempt, verdict.kind, detail)
+            arguments += (*_entry_and_mark(verdict.taken), verdict.kind, detail)
         *counted, has_news = await self._run("settle", queue, *arguments)
         if has_news and queue in self._horizons:
             self._horizons[queue].news.set()
@@ -112,7 +114,7 @@ class RedisQueue:
     async def extend(self, queue: str, taken: Sequence[Taken], visibility: float) -> list[bool]:
         arguments: list[Any] = [_milliseconds(visibility)]
         for one in taken:
-            arguments += (one.lease, one.attempt)
+            arguments += _entry_and_mark(one)
         return [one == 1 for one in await self._run("extend", queue, *arguments)]
 
     async def stats(self, queue: str) -> QueueStats:
@@ -169,9 +171,14 @@ def _outcome(what: bytes, id: bytes) -> Sent | QueueFull | IdempotencyConflict:
     return Sent(id.decode(), duplicate=what == b"duplicate")
 
 
-def _as_taken(entry: bytes, attempt: int, id: bytes, data: bytes, key: bytes | None) -> Taken:
-    lease = entry.decode()
-    return Taken(lease, attempt, _id(id, lease), data, _sent_at(lease), None if key is None else key.decode(errors="replace"))
+def _as_taken(mark: str, entry: bytes, attempt: int, id: bytes, data: bytes, key: bytes | None) -> Taken:
+    place = entry.decode()
+    return Taken(f"{place}.{mark}", attempt, _id(id, place), data, _sent_at(place), None if key is None else key.decode(errors="replace"))
+
+
+def _entry_and_mark(taken: Taken) -> tuple[str, str]:
+    entry, _, mark = taken.lease.partition(".")
+    return entry, mark
 
 
 def _as_letter(place: bytes, fields: Mapping[bytes, bytes]) -> StoredLetter:

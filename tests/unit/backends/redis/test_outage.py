@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from aibos_realtime import BackendError, BrokerUnavailable, MessageQueue
 from aibos_realtime.backends.redis import client as module
+from aibos_realtime.clock import SYSTEM_CLOCK
 from aibos_realtime.storage import worker
 from aibos_realtime.types import QueueMessage
 from tests.faults.proxy import CutBeforeReply, Pass, Proxy, Reset
@@ -95,6 +98,59 @@ async def test_a_server_that_was_killed_has_lost_nothing(own: RedisServer) -> No
             await send(number)
         await collected.until(acknowledged)
         assert len(acknowledged) >= 199
+    assert own.execute("XLEN", "{aibos:orders}:stream") == b":0\r\n"
+
+
+async def test_a_server_that_crashes_under_load_loses_no_acknowledged_message_and_no_order(own: RedisServer) -> None:
+    """Eight senders with a key each and two processes' worth of workers, while the server is killed three times and comes back on its file."""
+    handled: dict[str, list[int]] = {f"k{number}": [] for number in range(8)}
+    acknowledged: dict[str, list[int]] = {key: [] for key in handled}
+    refused, is_over, news = 0, asyncio.Event(), asyncio.Event()
+
+    async def handle(message: QueueMessage) -> None:
+        assert message.key is not None
+        await asyncio.sleep(0)
+        if message.data not in handled[message.key]:
+            handled[message.key].append(message.data)
+        news.set()
+
+    async def send(queue: MessageQueue, key: str) -> None:
+        nonlocal refused
+        for number in itertools.count():
+            if is_over.is_set():
+                return
+            try:
+                await queue.send("orders", number, key=key)
+                acknowledged[key].append(number)
+            except BackendError:  # unknown
+                refused += 1
+                await SYSTEM_CLOCK.sleep(0.02)
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not is_so():
+                news.clear()
+                await news.wait()
+
+    options: dict[str, Any] = {"concurrency": 4, "ordered": True, "visibility_timeout": 0.5, "max_attempts": 50}
+    async with MessageQueue(url=own.url) as first, MessageQueue(url=own.url) as second:
+        first.process("orders", handle, **options)
+        second.process("orders", handle, **options)
+        senders = [asyncio.create_task(send(queue, key)) for key, queue in zip(handled, itertools.cycle((first, second)), strict=False)]
+        for _ in range(3):
+            count = sum(map(len, handled.values()))
+            await until(lambda count=count: sum(map(len, handled.values())) >= count + 200)  # type: ignore[misc]
+            await asyncio.to_thread(own.stop, signal.SIGKILL)
+            failed = refused
+            async with asyncio.timeout(10):
+                while refused < failed + 8:
+                    await SYSTEM_CLOCK.sleep(0.02)
+            await asyncio.to_thread(own.start)
+        is_over.set()
+        await asyncio.gather(*senders)
+        await until(lambda: all(set(acknowledged[key]) <= set(handled[key]) for key in handled))
+    assert {key: sorted(numbers) for key, numbers in handled.items()} == handled, "in the order of sending"
+    assert sum(map(len, acknowledged.values())) > 600 and refused >= 24
     assert own.execute("XLEN", "{aibos:orders}:stream") == b":0\r\n"
 
 

@@ -3,7 +3,8 @@
 --   leased    in `leases`, scored by the time (ms) at which its worker loses it
 --   delayed   in `delayed`, scored by the time at which it may be taken; 0 = at once
 --   in line   in `lines`, behind the message of its key that `holders` names
--- `attempts` counts how often each was taken. `holders` maps the hash of a key to the entry that holds it, and that entry to the hash.
+-- `attempts` says how often each was taken, and the mark of the last taking: "2 x7Yd_0aQ". Marks are random, so that a verdict never counts for
+-- another taking, not even after a purge, or a restart that forgot the last ones; a count of takings would go back then. `holders` maps the hash of a key to the entry that holds it, and that entry to the hash.
 local stream, leases, delayed, attempts, lines, holders, counters, dead = unpack(KEYS, 1, 8)
 local call = redis.call
 local clock = call('TIME')
@@ -27,6 +28,11 @@ end
 
 local function sent_at(id)
   return tonumber(string.match(id, '^%d+'))
+end
+
+-- How often a message was taken, as text, and the mark of the last taking; nothing where it never was.
+local function last_taking(id)
+  return string.match(call('HGET', attempts, id) or '', '^(%d+) ?(.*)$')
 end
 
 local function is_expired(id, fields, ttl)

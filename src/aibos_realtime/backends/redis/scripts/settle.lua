@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: max_dead; then for each message entry, attempt, verdict, and delay (ms) or reason. Gives for each whether it counted (1 | 0), and in the
--- last place whether another message may be taken now, or soon.
+-- ARGV: max_dead; then for each message entry, mark, verdict, and delay (ms) or reason. Gives for each whether it counted (1 | 0), and in the last
+-- place whether another message may be taken now, or soon.
 local max_dead = tonumber(ARGV[1])
 local has_news = 0
 
@@ -27,15 +27,16 @@ end
 
 local counted = {}
 for i = 2, #ARGV, 4 do
-  local entry, attempt, verdict, detail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local is_held = call('HGET', attempts, entry) == attempt and call('ZREM', leases, entry) == 1
+  local entry, mark, verdict, detail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local attempt, last_mark = last_taking(entry)
+  local is_held = last_mark == mark and call('ZREM', leases, entry) == 1
   counted[#counted + 1] = is_held and 1 or 0
   if is_held then
     if verdict == 'retry' then
       call('ZADD', delayed, now + tonumber(detail), entry)
       has_news = 1
     elseif verdict == 'release' then
-      call('HINCRBY', attempts, entry, -1)
+      call('HSET', attempts, entry, attempt - 1)
       call('ZADD', delayed, 0, entry)
       has_news = 1
     else

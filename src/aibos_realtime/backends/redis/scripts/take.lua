@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- ARGV: limit, visibility (ms), ttl (ms, 0: none), ordered (1 | 0).
+-- ARGV: limit, visibility (ms), ttl (ms, 0: none), ordered (1 | 0), mark of this taking.
 -- Gives {{entry, attempt, id, data, key}, …}, and when there are none: the stream's last entry, and the ms until a delay or lease is over (-1: none).
-local limit, visibility, ttl, is_ordered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+local limit, visibility, ttl, is_ordered, mark = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
 local scanned, SCAN = 0, 1000
 local taken = {}
 
@@ -21,6 +21,10 @@ local function gets_key(id, key)
 end
 
 local function hand_out(id, fields, is_new)
+  local attempt = last_taking(id)
+  if is_new and attempt then
+    return -- the group was made anew, and reads again what is in another state already
+  end
   if is_expired(id, fields, ttl) then
     remove(id)
     call('HINCRBY', counters, 'expired', 1)
@@ -29,12 +33,8 @@ local function hand_out(id, fields, is_new)
   if is_ordered and fields.key and not gets_key(id, fields.key) then
     return
   end
-  local attempt = call('HINCRBY', attempts, id, 1)
-  if is_new and attempt > 1 then
-    -- The group was made anew while messages were being handled, and reads them again.
-    call('HINCRBY', attempts, id, -1)
-    return
-  end
+  attempt = (attempt or 0) + 1
+  call('HSET', attempts, id, attempt .. ' ' .. mark)
   call('ZADD', leases, now + visibility, id)
   taken[#taken + 1] = {id, attempt, fields.id or '', fields.data or '', fields.key or false}
 end
