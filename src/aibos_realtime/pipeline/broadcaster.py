@@ -237,7 +237,8 @@ class EventBroadcaster:
 
     def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:
         but = excluded(exclude)
-        check_audience([filter if isinstance(filter, Where) else None, but])
+        if but or isinstance(filter, Where):
+            check_audience([filter if isinstance(filter, Where) else None, but])
         if filter is None:
             return Audience(exclude=but) if but else None
         if isinstance(filter, Where):
