@@ -37,7 +37,8 @@ def test_sqlite(url: str, file: Path | None) -> None:
         ("postgres://ann:hunter2@db.internal/app?sslmode=require", "postgresql://…@db.internal/app?…"),
         ("postgresql:///app?host=/run/postgresql&password=hunter2", "postgresql:///app?…"),
         ("postgresql://ann:hunter2@@db.internal/app", "postgresql://…@db.internal/app"),
-        ("postgresql://ann:hunter2@one.internal:5432,[::1]:5433/app", "postgresql://…@one.internal:5432,[::1]:5433/app"),
+        ("postgresql://ann:hunter2@one.internal:5432,two.internal:5433/app", "postgresql://…@one.internal:5432,two.internal:5433/app"),
+        ("postgresql://ann:hunter2@[::1]:5433/app", "postgresql://…@[::1]:5433/app"),
     ],
 )
 def test_postgresql(url: str, shown: str) -> None:
