@@ -101,10 +101,10 @@ class TestStoring:
         commits = 0
         write = persistence.database.write
 
-        async def counting(work: Any) -> Any:
+        async def counting(work: Any, *arguments: Any) -> Any:
             nonlocal commits
             commits += 1
-            return await write(work)
+            return await write(work, *arguments)
 
         monkeypatch.setattr(persistence.database, "write", counting)
         outcomes = await asyncio.gather(*(persistence.store_message(message(number % 60)) for number in range(100)))

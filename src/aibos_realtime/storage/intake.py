@@ -43,7 +43,7 @@ class Intake:
     async def store(self, rows: list[Row]) -> list[Outcome]:
         """Store rows in one commit. Where the database refuses them, each half by itself, down to the row that it means."""
         try:
-            return await self._database.write(lambda connection: insert_messages(connection, rows))
+            return await self._database.write(insert_messages, rows)
         except Exception as error:
             if (reason := refusal(error)) is None:
                 raise
@@ -51,7 +51,7 @@ class Intake:
             half = len(rows) // 2
             return await self.store(rows[:half]) + await self.store(rows[half:])
         logger.warning("the database refused a message, which is now among the dead ones: %s", reason)
-        await self._database.write(lambda connection: bury(connection, rows[0], reason, int(self._clock.now() * 1000)))
+        await self._database.write(bury, rows[0], reason, int(self._clock.now() * 1000))
         return ["dead"]
 
 

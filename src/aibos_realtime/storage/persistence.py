@@ -179,7 +179,7 @@ class MessagePersistence:
         await self._start()
         from ..backends.sql.messages import count_messages
 
-        return await self.database.read(lambda connection: count_messages(connection, room_id, type))
+        return await self.database.read(count_messages, room_id, type)
 
     async def dead_messages(self, room_id: str | None = None, *, limit: int = 50, offset: int = 0) -> list[DeadMessage]:
         """What the database refused, the latest first: of a room, or of all."""
@@ -187,7 +187,7 @@ class MessagePersistence:
         await self._start()
         from ..backends.sql.messages import read_dead
 
-        rows = await self.database.read(lambda connection: read_dead(connection, room_id, limit, offset))
+        rows = await self.database.read(read_dead, room_id, limit, offset)
         return [to_dead_message(row) for row in rows]
 
     # — data protection —

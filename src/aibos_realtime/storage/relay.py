@@ -174,7 +174,7 @@ class Relay:
         """Relay the next rows. Returns whether there were none, and whether some are kept back. Raises what stands in the way."""
         from ..backends.sql.outbox import clear, read
 
-        window = await self._database.read(lambda connection: read(connection, self._window))
+        window = await self._database.read(read, self._window)
         if not window.rows:
             return True, window.is_held
         relayed: list[int] = []
@@ -188,7 +188,7 @@ class Relay:
             else:
                 trouble = trouble or error
         if relayed or dead:
-            await self._database.write(lambda connection: clear(connection, relayed, dead, int(self._clock.now() * 1000)))
+            await self._database.write(clear, relayed, dead, int(self._clock.now() * 1000))
         self.relayed += len(relayed)
         self.dead += len(dead)
         for row, reason in dead:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from msgspec import Struct
 
 from ..backends.sql import stretches
-from ..backends.sql.database import Database, Work
+from ..backends.sql.database import Database
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+P = ParamSpec("P")
 
 logger = logging.getLogger("aibos_realtime.retention")
 
@@ -88,7 +94,7 @@ class Retention:
 
     async def _delete_expired(self, expired: int) -> int:
         removed, last = 0, ""
-        while rooms := await self._database.read(lambda connection: stretches.read_rooms(connection, last, ROOMS_AT_ONCE)):  # noqa: B023
+        while rooms := await self._database.read(stretches.read_rooms, last, ROOMS_AT_ONCE):
             for one in rooms:
                 if one.oldest < expired:
                     removed += await self._delete(one.room, (expired, -1))
@@ -98,10 +104,10 @@ class Retention:
     async def _delete_excess(self, keep: int, youngest: int) -> int:
         """Only rooms that grew since the last sweep can have too many, or had so and were too young."""
         removed = 0
-        grown, seen = await self._database.read(lambda connection: stretches.read_grown(connection, self._seen))
+        grown, seen = await self._database.read(stretches.read_grown, self._seen)
         rooms, self._too_young = self._too_young.union(grown), set()
         for room in rooms:
-            excess = await self._database.read(lambda connection: stretches.find_excess(connection, room, keep))  # noqa: B023
+            excess = await self._database.read(stretches.find_excess, room, keep)
             if excess is not None:
                 if excess[0] >= youngest:
                     self._too_young.add(room)
@@ -111,17 +117,17 @@ class Retention:
 
     async def _delete(self, room: str, until: tuple[int, int]) -> int:
         removed = 0
-        for last in await self._database.read(lambda connection: stretches.find_ends(connection, room, until)):
-            removed += await self._repeat(lambda connection: stretches.delete_log_until(connection, room, last, ROWS_AT_ONCE))  # noqa: B023
-        return removed + await self._repeat(lambda connection: stretches.delete_until(connection, room, until, ROWS_AT_ONCE))
+        for last in await self._database.read(stretches.find_ends, room, until):
+            removed += await self._repeat(stretches.delete_log_until, room, last, ROWS_AT_ONCE)
+        return removed + await self._repeat(stretches.delete_until, room, until, ROWS_AT_ONCE)
 
     async def _delete_dead(self, expired: int) -> int:
-        return await self._repeat(lambda connection: stretches.delete_dead(connection, expired, ROWS_AT_ONCE))
+        return await self._repeat(stretches.delete_dead, expired, ROWS_AT_ONCE)
 
-    async def _repeat(self, delete: Work[int]) -> int:
+    async def _repeat(self, delete: Callable[Concatenate[Connection, P], int], *arguments: P.args, **named: P.kwargs) -> int:
         """Delete in short transactions until nothing is left; how many rows there were."""
         removed = 0
-        while rows := await self._database.write(delete):
+        while rows := await self._database.write(delete, *arguments, **named):
             removed += rows
         return removed
 
@@ -129,7 +135,7 @@ class Retention:
         if self._forget is None:
             return 0
         offered, last = 0, ""
-        while rooms := await self._database.read(lambda connection: stretches.read_forgettable(connection, expired, last, ROOMS_AT_ONCE)):  # noqa: B023
+        while rooms := await self._database.read(stretches.read_forgettable, expired, last, ROOMS_AT_ONCE):
             await self._forget(rooms)
             offered, last = offered + len(rooms), rooms[-1]
         return offered

@@ -54,7 +54,7 @@ class Subject:
         if self.prefix is None:
             return
         last = self.prefix
-        while found := await database.read(lambda connection: stretches.read_rooms(connection, last, PAGE)):  # noqa: B023
+        while found := await database.read(stretches.read_rooms, last, PAGE):
             for one in found:
                 if not one.room.startswith(self.prefix):
                     return
@@ -67,7 +67,7 @@ async def export(database: Database, subject: Subject) -> AsyncIterator[Message]
     async for room in subject.rooms(database):
         after = _BEGINNING
         while True:
-            rows = await database.read(lambda connection: sql.read_page(connection, room, limit=PAGE, after=after, oldest_first=True))  # noqa: B023
+            rows = await database.read(sql.read_page, room, limit=PAGE, after=after, oldest_first=True)
             for row in rows:
                 yield to_message(row)
             if len(rows) < PAGE:
@@ -77,7 +77,7 @@ async def export(database: Database, subject: Subject) -> AsyncIterator[Message]
         user, start = subject.user, 0
         going = True
         while going:
-            rows, following = await database.read(lambda connection: sql.read_of_user(connection, user, start, WINDOW, subject.room))  # noqa: B023
+            rows, following = await database.read(sql.read_of_user, user, start, WINDOW, subject.room)
             for row in rows:
                 yield to_message(row)
             going, start = following is not None, following or start
@@ -89,14 +89,12 @@ async def erase(database: Database, subject: Subject) -> Erased:
     async for room in subject.rooms(database):
         point: tuple[int, int] | None = _BEGINNING
         while point is not None:
-            after = point
-            count, point = await database.write(lambda connection: stretches.erase_in_room(connection, room, after, ROWS_AT_ONCE))  # noqa: B023
+            count, point = await database.write(stretches.erase_in_room, room, point, ROWS_AT_ONCE)
             erased += count
     if (user := subject.user) is not None:
         start: int | None = 0
         while start is not None:
-            begin = start
-            count, start = await database.write(lambda connection: stretches.erase_of_user(connection, user, begin, WINDOW))  # noqa: B023
+            count, start = await database.write(stretches.erase_of_user, user, start, WINDOW)
             erased += count
-    dead = await database.write(lambda connection: stretches.erase_dead(connection, user, [subject.room], subject.prefix))
+    dead = await database.write(stretches.erase_dead, user, [subject.room], subject.prefix)
     return Erased(erased, dead)

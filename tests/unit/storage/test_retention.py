@@ -137,8 +137,8 @@ async def test_many_go_in_small_steps_and_many_rooms_in_pages(shelf: Shelf, cloc
     removed: list[int] = []
     write = shelf.database.write
 
-    async def recording(work: Any) -> Any:
-        removed.append(await write(work))
+    async def recording(work: Any, *arguments: Any) -> Any:
+        removed.append(await write(work, *arguments))
         return removed[-1]
 
     monkeypatch.setattr(shelf.database, "write", recording)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from ...errors import StoreUnavailable
 from .options import DatabaseOptions
@@ -15,6 +15,7 @@ from .urls import Dialect, read_url
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Work = Callable[["Connection"], T]
@@ -141,21 +142,21 @@ class Database:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work(connection)` in one transaction, and commit it: what it returned, once that is durable.
+    async def write(self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run `work(connection, …)` in one transaction, and commit it: what it returned, once that is durable.
 
         Raises `StoreUnavailable` (retryable): whether it was committed is unknown, unless the text says that the database is full or locked.
         Errors of the data (`sqlalchemy.exc.IntegrityError`, `DataError`: see `failures.refusal`) and of `work` itself come as they are, with nothing
         written. Cancelling leaves the outcome unknown.
         """
-        return await self._opened().write(work)
+        return await self._opened().write(lambda connection: work(connection, *arguments, **named))
 
-    async def read(self, work: Work[T]) -> T:
-        """Run `work(connection)`, which only reads, beside writers. On PostgreSQL each statement sees what is committed when it begins.
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run `work(connection, …)`, which only reads, beside writers. On PostgreSQL each statement sees what is committed when it begins.
 
         Raises `StoreUnavailable`. Cancelling is safe.
         """
-        return await self._opened().read(work)
+        return await self._opened().read(lambda connection: work(connection, *arguments, **named))
 
     async def acquire_writer(self, wait: float = WAIT_FOR_WRITER) -> Writer:
         """The right to write the log, until `release`, or the end of the process. `wait`: seconds for another server to let go of it.

@@ -81,7 +81,7 @@ class SqlEventStore:
 
     async def find(self, keys: Iterable[Key]) -> dict[Key, Stored]:
         wanted = list(keys)
-        return await self._database.read(lambda connection: _find(connection, wanted))
+        return await self._database.read(_find, wanted)
 
     async def read_after(self, room: str, after: Position, limit: int) -> list[LoggedEvent]:
         parameters = {"room": room, "epoch": after.epoch, "offset": after.offset, "count": limit}
@@ -101,7 +101,7 @@ class SqlEventStore:
         epochs: dict[str, str] = {}
         last: str | None = None
         while True:
-            page = await self._database.read(lambda connection: _page_of_ends(connection, last))  # noqa: B023
+            page = await self._database.read(_page_of_ends, last)
             ends.update((room, Position(epochs.setdefault(epoch, epoch), offset)) for room, epoch, offset in page)
             if len(page) < ROOMS_AT_ONCE:
                 return ends
