@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 from ..errors import Overloaded
@@ -61,7 +61,7 @@ class Batches(Generic[T, R]):
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
-            _fail([*self._sent, *self._waiting], error)
+            fail((future for _, future in [*self._sent, *self._waiting]), error)
             self._waiting.clear()
 
     async def _run(self) -> None:
@@ -72,7 +72,7 @@ class Batches(Generic[T, R]):
                 try:
                     results = await self._work([item for item, _ in batch])
                 except Exception as error:
-                    _fail(batch, error)
+                    fail((future for _, future in batch), error)
                 else:
                     for (_, future), result in zip(batch, results, strict=True):
                         if not future.done():
@@ -95,9 +95,9 @@ class Batches(Generic[T, R]):
         return batch
 
 
-def _fail(batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+def fail(futures: Iterable[asyncio.Future[R]], error: Exception) -> None:
     """To each its own copy: an error that several tasks raise would gather the traces of them all."""
-    for _, future in batch:
+    for future in futures:
         if not future.done():
             one = copy.copy(error)
             one.__cause__ = error.__cause__

@@ -18,12 +18,13 @@ from ..clock import SYSTEM_CLOCK, Clock, Timer
 from ..errors import BackendError, IdempotencyConflict, Overloaded, StoreUnavailable, UnrecoverablePosition, ValidationError
 from ..metrics import Metrics
 from ..protocol.messages import Position
+from .batch import MAX_BATCH, fail
 from .memory_tier import MemoryTier
 
 logger = logging.getLogger("aibos_realtime.log")
 
-BATCH = 500
-"""Events in one transaction."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Of payloads in one transaction, and at most `MAX_BATCH` events: it has to end within the statement time-out of a slow disk too."""
 WAITING = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 """Of events that wait for their commit; then publishing is refused."""
@@ -132,13 +133,20 @@ class StoredBroker:
     async def _write(self) -> None:
         try:
             while self._waiting:
-                waiting = self._waiting
-                batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
-                self._waiting_bytes -= sum(len(submission.draft.data) for submission in batch)
+                batch = self._next_batch()
                 async with self._turn:
                     await self._commit(batch)
         finally:
             self._writing = None
+
+    def _next_batch(self) -> list[Submission]:
+        batch: list[Submission] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_BATCH and size < BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].draft.data)
+        self._waiting_bytes -= size
+        return batch
 
     async def _commit(self, batch: list[Submission], *, is_first: bool = True) -> bool:
         """Store a batch and hand it on; where the store takes no such batch, find out what of it can be stored.
@@ -201,8 +209,9 @@ class StoredBroker:
         try:
             known = await self._store.find(first)
         except Exception as error:
-            _refuse(batch, error)
-            self._refuse_waiting(error)
+            known_error = _as_backend_error(error)
+            _refuse(batch, known_error)
+            self._refuse_waiting(known_error)
             return False
         for key, stored in known.items():
             self._answer_again(first.pop(key), stored)
@@ -242,9 +251,7 @@ class StoredBroker:
     async def _fail(self, batch: list[Submission], events: list[LoggedEvent], error: Exception, is_worth_another_try: bool) -> bool:
         """Nobody knows whether the store has this batch. Until that is known, no other one is stored."""
         self._metrics.commit_failures += 1
-        if not isinstance(error, BackendError):
-            logger.error("committing %d events failed", len(batch), exc_info=error)
-            error = StoreUnavailable()
+        error = _as_backend_error(error)
         self._in_doubt = list(zip(batch, events, strict=True))
         if is_worth_another_try and (was_stored := await self._settle()) is not None:
             # The connection was lost, and there is another one: no publisher need hear of that.
@@ -374,7 +381,13 @@ def _in_task(reading: Coroutine[Any, Any, list[LoggedEvent]]) -> asyncio.Task[li
     return asyncio.get_running_loop().create_task(reading)
 
 
+def _as_backend_error(error: Exception) -> BackendError:
+    """What publishers are told: a fault of the store's own code is for the log."""
+    if isinstance(error, BackendError):
+        return error
+    logger.error("the store failed in itself", exc_info=error)
+    return StoreUnavailable()
+
+
 def _refuse(submissions: Iterable[Submission], error: Exception) -> None:
-    for submission in submissions:
-        if not submission.receipt.done():
-            submission.receipt.set_exception(error)
+    fail((submission.receipt for submission in submissions), error)

@@ -175,6 +175,30 @@ def test_a_poisoned_event_costs_itself_alone(poisoned: set[int], count: int) -> 
     asyncio.run(run())
 
 
+async def test_a_batch_is_bounded_in_bytes_as_well(bench: Bench) -> None:
+    """Five hundred large events in one transaction took a slow disk longer than a statement may."""
+    answers = await bench.publish(*(draft(data=b"1" * 256 * 1024) for _ in range(40)))
+    assert all(isinstance(answer, Receipt) for answer in answers)
+    assert bench.store.batches == [16, 16, 8] and bench.offsets == list(range(1, 41))
+
+
+async def test_each_publisher_gets_an_error_of_his_own(bench: Bench) -> None:
+    """One error raised by many tasks gathers the traces of them all."""
+    bench.store.is_down = True
+    first, second = await bench.publish(draft(), draft())
+    assert isinstance(first, StoreUnavailable) and isinstance(second, StoreUnavailable) and first is not second
+
+
+async def test_a_fault_of_the_stores_own_code_is_not_shown_to_publishers(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(keys: Iterable[Key]) -> dict[Key, Stored]:
+        raise KeyError("a table")
+
+    bench.store.poisoned, bench.store.find = {"x"}, fail  # type: ignore[method-assign]
+    (answer,) = await bench.publish(draft(id="x"))
+    assert isinstance(answer, StoreUnavailable) and "table" not in str(answer)
+    assert "the store failed in itself" in caplog.text and "KeyError" in caplog.text
+
+
 async def test_an_id_that_stands_beside_the_log_is_a_conflict_and_no_event_without_a_place(bench: Bench) -> None:
     """`store_message` had taken the id: the publish was acknowledged as a duplicate at no position, and the event was never delivered."""
     find = bench.store.find

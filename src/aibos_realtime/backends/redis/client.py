@@ -73,7 +73,7 @@ class Client:
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
         except ImportError as error:
-            raise ConfigurationError("redis: the driver is not installed; install aibos-realtime[redis]") from error
+            raise ConfigurationError('redis: the driver is not installed: pip install "aibos-realtime[redis]"') from error
         address = self.address
         options: dict[str, Any] = {
             "db": address.db,

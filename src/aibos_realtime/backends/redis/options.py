@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from ...errors import ConfigurationError
 from ...options import Options
 from .urls import read_url
 
@@ -22,7 +23,7 @@ class RedisOptions(Options):
     def _check_url(cls, url: str) -> str:
         try:
             read_url(url)
-        except Exception as error:
+        except ConfigurationError as error:
             raise ValueError(str(error).partition(": ")[2]) from None
         return url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from ...errors import ConfigurationError
 from ...options import Count, Options, Seconds
 from .urls import read_url
 
@@ -12,8 +13,7 @@ class DatabaseOptions(Options):
     """Where events are stored.
 
     `pool_size`: connections to PostgreSQL at once, half of them for reading, besides the one that writes the log; on SQLite the threads that read,
-    at most 4. `statement_timeout`: seconds that a statement,
-    or a wait for a lock or for a connection, may take.
+    at most 4. `statement_timeout`: seconds that a statement, or a wait for a lock or for a connection, may take.
     """
 
     url: str = Field("sqlite:///realtime.db", repr=False)
@@ -25,6 +25,6 @@ class DatabaseOptions(Options):
     def _check(cls, url: str) -> str:
         try:
             read_url(url)
-        except Exception as error:
+        except ConfigurationError as error:
             raise ValueError(str(error).partition(": ")[2]) from None
         return url
