@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aibos_realtime import ConfigurationError, outbox, where
-from aibos_realtime.backends.base import Audience
+from aibos_realtime.backends.base import Audience, Draft, Receipt
 from aibos_realtime.backends.sql.database import Database
 from aibos_realtime.backends.sql.events import SqlEventStore
 from aibos_realtime.backends.sql.outbox import CHANNEL, read
@@ -229,17 +230,31 @@ async def test_rows_that_came_with_a_dump_do_not_wait_for_transactions_of_anothe
 # — once out of it —
 
 
+class TellingLog:
+    """A broker's `publish`; `took` is set once it has acknowledged something."""
+
+    def __init__(self, broker: StoredBroker) -> None:
+        self._broker = broker
+        self.took = asyncio.Event()
+
+    async def publish(self, draft: Draft) -> Receipt:
+        receipt = await self._broker.publish(draft)
+        self.took.set()
+        return receipt
+
+
 async def test_the_log_takes_a_row_once_though_its_server_died_before_clearing_it(database: Database, session_application: Application) -> None:
     """What is left then is a row whose id the log has. Here the same row is put there again, and another server reads it, with the real log."""
     for _ in ("first", "second"):
         broker = StoredBroker(SqlEventStore(database))
         broker.attach(lambda event: None, lambda room: False)
         await broker.start()
-        async with Relay(database, broker.publish) as relay:
+        log = TellingLog(broker)
+        async with Relay(database, log.publish) as relay:  # its end lets what is on its way arrive
             await session_application.publish("lobby", "note", {"n": 1}, id="mine", exclude=["bob"])
             async with asyncio.timeout(PATIENCE):
-                while relay.relayed == 0:  # noqa: ASYNC110
-                    await asyncio.sleep(0)
+                await log.took.wait()
+        assert relay.relayed == 1
         page = await broker.read_before("lobby", None, 10)
         assert [(event.id, event.data, event.offset, event.audience) for event in page.events] == [
             ("mine", b'{"n":1}', 1, Audience(exclude=frozenset({"bob"})))
@@ -254,8 +269,7 @@ async def test_the_log_takes_a_row_once_though_its_server_died_before_clearing_i
 async def rest(clock: ManualClock) -> None:
     """Until the relay has seen that nothing waits, and only a ring makes it look again."""
     async with asyncio.timeout(PATIENCE):
-        while not any(delay > NEVER / 2 for delay in clock.planned):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await clock.until_planned(NEVER / 2, math.inf)
 
 
 async def hear(clock: ManualClock, log: WritingLog, event: str) -> None:
@@ -303,8 +317,7 @@ async def test_postgresql_tells_of_every_commit_and_again_after_its_connection_w
                 cut.add(pid)
         # What is committed while nobody listens is found when listening begins again.
         async with asyncio.timeout(PATIENCE):
-            while not any(delay <= LONGEST_DELAY for delay in clock.planned):  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await clock.until_planned(0, LONGEST_DELAY)
         await rest(clock)
         await application.publish("lobby", "three")
         await hear(clock, log, "three")

@@ -16,83 +16,71 @@ import msgspec
 from msgspec import Struct, field
 
 
-class Attempt(Struct, tag=True, frozen=True):
+class Stamped(Struct, tag=True, frozen=True, kw_only=True):
+    """When it was written down, in monotonic seconds of the machine."""
+
+    at: float = field(default_factory=time.monotonic)
+
+
+class Entry(Stamped, frozen=True):
+    """What one client writes down of one room."""
+
+    client: str
+    room: str
+
+
+class Attempt(Entry, frozen=True):
     """A publish is about to be sent. `id`: the event's, the same in every further attempt."""
 
-    client: str
-    room: str
     id: str
-    at: float = field(default_factory=time.monotonic)
 
 
-class Acknowledged(Struct, tag=True, frozen=True):
+class Acknowledged(Entry, frozen=True):
     """The server says that the event has this place in the room's log."""
 
-    client: str
-    room: str
     id: str
     epoch: str
     offset: int
-    at: float = field(default_factory=time.monotonic)
 
 
-class Refused(Struct, tag=True, frozen=True):
+class Refused(Entry, frozen=True):
     """The server, or the client, says that the event was not published, and that trying again is no use."""
 
-    client: str
-    room: str
     id: str
     code: str
-    at: float = field(default_factory=time.monotonic)
 
 
-class Unknown(Struct, tag=True, frozen=True):
+class Unknown(Entry, frozen=True):
     """A retryable error, a time-out, a lost connection: published or not."""
 
-    client: str
-    room: str
     id: str
     code: str
-    at: float = field(default_factory=time.monotonic)
 
 
-class Joined(Struct, tag=True, frozen=True):
+class Joined(Entry, frozen=True):
     """This client follows the room from this place on."""
 
-    client: str
-    room: str
     epoch: str
     offset: int
-    at: float = field(default_factory=time.monotonic)
 
 
-class Told(Struct, tag=True, frozen=True):
+class Told(Entry, frozen=True):
     """The client was told that continuity is lost; the room goes on from this place. None: it was not said from where."""
 
-    client: str
-    room: str
     epoch: str | None
     offset: int | None
-    at: float = field(default_factory=time.monotonic)
 
 
-class Delivered(Struct, tag=True, frozen=True):
+class Delivered(Entry, frozen=True):
     """The application's callback got this event."""
 
-    client: str
-    room: str
     epoch: str
     offset: int
     id: str
-    at: float = field(default_factory=time.monotonic)
 
 
-class Left(Struct, tag=True, frozen=True):
+class Left(Entry, frozen=True):
     """The client follows the room no longer. Without this it followed to the end."""
-
-    client: str
-    room: str
-    at: float = field(default_factory=time.monotonic)
 
 
 Record = Attempt | Acknowledged | Refused | Unknown | Joined | Told | Delivered | Left

@@ -176,8 +176,8 @@ class Link:
         while True:
             arrived, chunk = await queue.get()
             mode = await self._proxy.allow(direction)
-            await SYSTEM_CLOCK.sleep(max(0.0, arrived + mode.latency() - SYSTEM_CLOCK.monotonic()))
-            await SYSTEM_CLOCK.sleep(mode.seconds_for(len(chunk)))
+            await asyncio.sleep(max(0.0, arrived + mode.latency() - SYSTEM_CLOCK.monotonic()))
+            await asyncio.sleep(mode.seconds_for(len(chunk)))
             mode = await self._proxy.allow(direction)  # it may have changed meanwhile
             if not chunk:
                 if target.writer.can_write_eof():

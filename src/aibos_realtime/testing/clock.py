@@ -43,7 +43,7 @@ class ManualClock:
         self._wall = now - self._monotonic
         self._timers: list[tuple[float, int, ManualTimer]] = []
         self._numbers = itertools.count()
-        self._watchers: list[tuple[float, asyncio.Future[None]]] = []
+        self._watchers: list[tuple[float, float, asyncio.Future[None]]] = []
 
     def now(self) -> float:
         return self._wall + self._monotonic
@@ -55,8 +55,8 @@ class ManualClock:
         """Plan a call. One of a delay of 0 or less runs at the next `advance`, even `advance(0)`."""
         timer = ManualTimer(self._monotonic + max(0.0, delay), callback, args)
         heapq.heappush(self._timers, (timer.when, next(self._numbers), timer))
-        for due, watcher in self._watchers:
-            if abs(timer.when - due) < _CLOSE:
+        for earliest, latest, watcher in self._watchers:
+            if earliest <= timer.when <= latest:
                 _wake(watcher)
         return timer
 
@@ -77,17 +77,18 @@ class ManualClock:
         """Seconds until each timer and sleeper is due, the next one first."""
         return sorted(when - self._monotonic for when, _, timer in self._timers if not timer.is_cancelled)
 
-    async def until_planned(self, delay: float) -> None:
-        """Wait, in real time, until somebody has planned something for `delay` seconds from now. Cancelling is safe."""
-        due = self._monotonic + delay
-        if any(abs(planned - delay) < _CLOSE for planned in self.planned):
+    async def until_planned(self, delay: float, up_to: float | None = None) -> None:
+        """Wait, in real time, until somebody has planned something for `delay` seconds from now, or for `delay` to `up_to`. Cancelling is safe."""
+        earliest = self._monotonic + delay - _CLOSE
+        latest = self._monotonic + (delay if up_to is None else up_to) + _CLOSE
+        if any(earliest <= self._monotonic + planned <= latest for planned in self.planned):
             return
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watchers.append((due, watcher))
+        self._watchers.append((earliest, latest, watcher))
         try:
             await watcher
         finally:
-            self._watchers.remove((due, watcher))
+            self._watchers.remove((earliest, latest, watcher))
 
     async def advance(self, seconds: float) -> None:
         """Move on by `seconds`, running what is due on the way in order; what that plans within the span runs too.

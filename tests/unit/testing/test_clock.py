@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -99,3 +100,16 @@ async def test_waiting_until_something_is_planned() -> None:
 async def test_time_does_not_go_back() -> None:
     with pytest.raises(ValueError, match="does not go back"):
         await ManualClock().advance(-1.0)
+
+
+async def test_waiting_for_a_plan_within_a_span() -> None:
+    clock = ManualClock()
+    clock.call_later(5.0, lambda: None)
+    await clock.until_planned(1.0, 10.0)
+    waiting = asyncio.create_task(clock.until_planned(20.0, math.inf))
+    await settle()
+    clock.call_later(19.0, lambda: None)
+    await settle()
+    assert not waiting.done()
+    clock.call_later(1e9, lambda: None)
+    await waiting
