@@ -23,6 +23,7 @@ from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.storage.split_broker import SplitBroker
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.testing.store import MemoryStore
+from tests.receiver import Recorder
 
 MakeBroker = Callable[[ManualClock], Broker]
 BROKERS: dict[str, MakeBroker] = {
@@ -35,8 +36,15 @@ BROKERS: dict[str, MakeBroker] = {
 class Bench:
     broker: Broker
     clock: ManualClock
-    delivered: list[LoggedEvent] = field(default_factory=list)
-    watched: set[str] = field(default_factory=set)
+    receiver: Recorder = field(default_factory=Recorder)
+
+    @property
+    def delivered(self) -> list[LoggedEvent]:
+        return self.receiver.delivered
+
+    @property
+    def watched(self) -> set[str]:
+        return self.receiver.watched
 
     @property
     def has_store(self) -> bool:
@@ -47,7 +55,7 @@ class Bench:
 async def begin(make: MakeBroker) -> Bench:
     clock = ManualClock()
     bench = Bench(make(clock), clock)
-    bench.broker.attach(bench.delivered.append, lambda room: room in bench.watched)
+    bench.broker.attach(bench.receiver)
     await bench.broker.start()
     return bench
 

@@ -23,6 +23,7 @@ from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.storage.relay import LONGEST_DELAY, LONGEST_LOOK, Relay
 from aibos_realtime.testing.clock import ManualClock
 from tests.contracts.outbox_rig import KINDS, PATIENCE, Application, WritingLog
+from tests.receiver import Recorder
 from tests.servers.postgres import PostgresServer
 
 NEVER = 1e9
@@ -247,7 +248,7 @@ async def test_the_log_takes_a_row_once_though_its_server_died_before_clearing_i
     """What is left then is a row whose id the log has. Here the same row is put there again, and another server reads it, with the real log."""
     for _ in ("first", "second"):
         broker = StoredBroker(SqlEventStore(database))
-        broker.attach(lambda event: None, lambda room: False)
+        broker.attach(Recorder())
         await broker.start()
         log = TellingLog(broker)
         async with Relay(database, log.publish) as relay:  # its end lets what is on its way arrive

@@ -6,12 +6,15 @@ A broker owns the order of each room. It is not the fan-out (that is `pipeline`)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from ..protocol.messages import Position, Receipt
+
+Ack = Literal["committed", "queued"]
+"""committed: once the store has the event. queued: once the log has it, and the store's intake."""
 
 
 class Audience(Struct, frozen=True):
@@ -42,6 +45,8 @@ class Draft(Struct, frozen=True):
     """Position in memory only, nothing kept to be read again."""
     persist: bool = True
     """False: takes an offset and is delivered, but its payload is kept in no store."""
+    ack: Ack | None = None
+    """When the publish counts as done; None: as the broker is set."""
     history_size: int = 1000
     history_ttl: float = 300.0
 
@@ -73,23 +78,50 @@ class Page(Struct, frozen=True):
     last: int
 
 
-__all__ = ["Audience", "Batch", "Broker", "Deliver", "Draft", "EventStore", "LoggedEvent", "Page", "Receipt", "Refused", "Stored"]
+__all__ = ["Ack", "Audience", "Batch", "Broker", "Draft", "EventStore", "LoggedEvent", "NOBODY", "Page", "Receipt", "Receiver", "Refused", "Stored"]
 
-Deliver = Callable[[LoggedEvent], None]
+
+class Receiver(Protocol):
+    """Who a broker hands events to: the fan-out of a node."""
+
+    def deliver(self, event: LoggedEvent) -> None:
+        """Take an event that has its position. Events of one room come by rising offset, none missing, as long as the epoch is the same."""
+
+    def deliver_volatile(self, event: LoggedEvent) -> None:
+        """Take an event without a position, which another node sent."""
+
+    def resync(self, room: str, position: Position) -> None:
+        """Continuity could not be kept: what follows comes right after `position`, and what was before it may be incomplete. Tell the members."""
+
+    def is_watched(self, room: str) -> bool:
+        """Whether somebody here may hold a position of the room: its events are wanted, and where it stands must not be forgotten."""
+
+
+class Nobody:
+    """The receiver of a broker that was not attached: it wants nothing."""
+
+    def deliver(self, event: LoggedEvent) -> None: ...
+
+    def deliver_volatile(self, event: LoggedEvent) -> None: ...
+
+    def resync(self, room: str, position: Position) -> None: ...
+
+    def is_watched(self, room: str) -> bool:
+        return False
+
+
+NOBODY = Nobody()
 
 
 class Broker(Protocol):
     """Gives every event of a room its position, keeps it for the recovery window, and hands it to every node.
 
-    One room's events are handed to `deliver` by rising offset. Errors: `BackendError`. The first step of its coroutines asks nothing of the
-    current task: the road runs it without one.
+    One room's events are delivered by rising offset. Errors: `BackendError`. The first step of its coroutines asks nothing of the current task:
+    the road runs it without one.
     """
 
-    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
-        """From now on call `deliver` with every event published to any room. Called once, before `start`.
-
-        `is_watched(room)`: somebody here holds a position of the room, so that it must not be forgotten.
-        """
+    def attach(self, receiver: Receiver) -> None:
+        """From now on hand every event of the watched rooms to `receiver`. Called once, before `start`."""
 
     async def start(self) -> None: ...
 
@@ -107,10 +139,14 @@ class Broker(Protocol):
         be stored), `BackendError`.
         """
 
-    async def position(self, room: str) -> Position:
-        """Where the room's log ends.
+    def send_volatile(self, event: LoggedEvent) -> None:
+        """Hand an event that takes no position to the other nodes, at most once; never waits, and says nothing where that fails."""
 
-        Offset 0: nothing yet, and the epoch is that of the first event to come, unless the broker forgets rooms before.
+    async def position(self, room: str) -> Position:
+        """Where the room's log ends: all up to there was delivered on this node, and of a watched room all after it will be.
+
+        Offset 0: nothing yet, and the epoch is that of the first event to come, unless the broker forgets rooms before. Of a room that is watched,
+        asking again is answered at once.
         """
 
     async def read_after(self, room: str, after: Position, limit: int) -> Page:

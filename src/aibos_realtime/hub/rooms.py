@@ -13,6 +13,7 @@ from typing import Any, Never, TypeVar, overload
 from pydantic import Field
 
 from ..auth.user import User
+from ..backends.base import Ack
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, GuestsNotAllowed, NotInRoom, RoomFull, RoomLimitExceeded, RoomNotFound
 from ..options import Count, Options, Seconds
@@ -41,6 +42,8 @@ class RoomPattern(Options):
     """Events that can be recovered."""
     history_ttl: Seconds = 300.0
     """Seconds for which they can."""
+    ack: Ack | None = None
+    """When a publish is acknowledged; None: as `persistence.ack` says."""
 
 
 class RoomOptions(Options):

@@ -199,10 +199,11 @@ class EventBroadcaster:
     def _send(self, draft: Draft, volatile: bool) -> asyncio.Future[Receipt]:
         if not volatile:
             return self._sending.broker.publish(draft)
-        if self._sending.fanout is None:
-            raise ConfigurationError("EventBroadcaster: volatile events need a server; this broadcaster has a broker alone")
         now = int(self._sending.clock.now() * 1000)
-        self._sending.fanout.send_volatile(LoggedEvent(draft.room, draft.event, draft.data, draft.id, "", 0, now, None, draft.audience))
+        event = LoggedEvent(draft.room, draft.event, draft.data, draft.id, "", 0, now, None, draft.audience)
+        if self._sending.fanout is not None:
+            self._sending.fanout.deliver_volatile(event)
+        self._sending.broker.send_volatile(event)
         done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         done.set_result(Receipt(draft.id, draft.room, None))
         return done
@@ -231,6 +232,7 @@ class EventBroadcaster:
             keyed=key is not None,
             persist=persist,
             ephemeral=pattern.ephemeral,
+            ack=pattern.ack,
             history_size=pattern.history_size,
             history_ttl=pattern.history_ttl,
         )

@@ -7,7 +7,8 @@ member: a socket that is behind has an outbox, one that is gone drops the bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from msgspec import UNSET
 
@@ -17,8 +18,9 @@ from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
 from ..metrics import Metrics
-from ..protocol.codec import Codec, Encoding, RoomFrame
+from ..protocol.codec import Answer, Codec, Encoding, RoomFrame
 from ..protocol.limits import ALL, is_own_stream
+from ..protocol.messages import Position
 from ..protocol.timestamps import rfc3339
 from .filters import Filters
 
@@ -29,6 +31,15 @@ def room_frame(event: LoggedEvent, codec: Codec) -> RoomFrame:
     """An event of a room as its members get it; a volatile one has no offset."""
     user_id = UNSET if event.user_id is None else event.user_id
     return RoomFrame(event.event, event.room, event.offset or UNSET, event.id, codec.from_json(event.data), user_id, rfc3339(event.timestamp))
+
+
+RESYNC = ""
+"""In place of an event's name: not an event, but the notice that continuity was lost here."""
+
+
+def resync_frame(notice: LoggedEvent, encoding: Encoding) -> bytes:
+    """What tells a member that continuity was lost."""
+    return encoding.frame(Answer("resync", UNSET, {"roomId": notice.room, "epoch": notice.epoch, "offset": notice.offset}))
 
 
 class Fanout:
@@ -71,7 +82,7 @@ class Fanout:
         if events is not None:
             self._send(room_id, events)
 
-    def send_volatile(self, event: LoggedEvent) -> None:
+    def deliver_volatile(self, event: LoggedEvent) -> None:
         """Send an event that takes no place in the log (offset 0), now, to the members who keep up."""
         self.flush_room(event.room)
         for encoding, sockets in self._groups(event.room).items():
@@ -83,6 +94,19 @@ class Fanout:
                     self._write(socket, frame, 1)
                 else:
                     self._metrics.volatile_dropped += 1
+
+    def resync(self, room_id: str, position: Position) -> None:
+        """Tell the members of a room that they may have missed something, and that what follows comes right after `position`."""
+        self.flush_room(room_id)
+        notice = LoggedEvent(room_id, RESYNC, b"", "", position.epoch, position.offset, 0)
+        for buffer in self._waiting_for(room_id):
+            if buffer is not None:
+                buffer.append(notice)
+        for encoding, sockets in self._groups(room_id).items():
+            frame = resync_frame(notice, encoding)
+            for socket in sockets:
+                self._write(socket, frame, 0)
+            self._metrics.resyncs += len(sockets)
 
     def is_watched(self, room_id: str) -> bool:
         """Whether anybody on this node may hold a position of a room or an own stream."""
@@ -99,6 +123,23 @@ class Fanout:
         if not self._catching_up.get(stream, True):
             del self._catching_up[stream]
 
+    @contextmanager
+    def withholding(self, streams: Iterable[str], socket: Socket) -> Iterator[None]:
+        """Keep the live events of own streams from a socket: it will be told a position that they are before."""
+        try:
+            for stream in streams:
+                self.catching_up(stream)[socket] = None
+            yield
+        finally:
+            for stream in streams:
+                self.catching_up(stream).pop(socket, None)
+                self.caught_up(stream)
+
+    def _waiting_for(self, room_id: str) -> Iterable[list[LoggedEvent] | None]:
+        room = self._rooms.get(room_id)
+        waiting = room.joining if room is not None else self._catching_up.get(room_id)
+        return waiting.values() if waiting else ()
+
     def _groups(self, room_id: str) -> Groups:
         room = self._rooms.get(room_id)
         if room is not None:
@@ -114,9 +155,7 @@ class Fanout:
         return groups
 
     def _send(self, room_id: str, events: list[LoggedEvent]) -> None:
-        room = self._rooms.get(room_id)
-        waiting = room.joining if room is not None else self._catching_up.get(room_id)
-        for buffer in waiting.values() if waiting else ():
+        for buffer in self._waiting_for(room_id):
             if buffer is not None:
                 buffer.extend(events)
         plain = all(event.audience is None for event in events)

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
-from ..backends.base import Broker, Draft, LoggedEvent, Receipt
+from ..backends.base import Broker, Draft, Receipt
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
@@ -31,6 +31,7 @@ from ..protocol.messages import ClientMessage, HistoryRequest, JoinRoom, Positio
 from .authorization import READ, WRITE, WebSocketAuthorization
 from .broadcaster import Sending, new_id
 from .fanout import Fanout, room_frame
+from .history import HISTORY_LIMIT, read_visible
 from .recovery import Recovery
 from .throttle import LimitOptions
 
@@ -38,11 +39,6 @@ T = TypeVar("T", bound=Struct)
 
 MEMBERS_UNASKED = 100
 """A join's answer lists the members of a room up to this many users; of a larger one only for `presence: true`."""
-HISTORY_LIMIT = 300
-HISTORY_PAGE = 50
-"""Events that are read at once, at least: some of them may be for others."""
-HISTORY_BYTES = 512 * 1024
-"""Of data on one page of history; a page ends early rather than being larger."""
 EXPIRY_NOTICE = 60.0
 """Seconds ahead of a token's expiry at which the client is told."""
 
@@ -91,9 +87,18 @@ class BuiltIns:
             socket.write(socket.encoding.frame(_with_ref(failed, message)))
             socket.disconnect(code, error.message)
             return ANSWERED
+        is_first = socket.user is None
         await self.admit(socket, identity)
-        data = {"success": True, **await self.introduce(socket)}
-        return Answer("authenticated", data=data)
+        return await self._welcome(socket, message, is_first)
+
+    async def _welcome(self, socket: Socket, message: ClientMessage, is_first: bool) -> Answer:
+        """Answer who has just been authenticated. `is_first`: he gets no live event of his own streams before he knows where they stand."""
+        user = socket.user
+        streams = (user_stream(user.id), ALL) if user is not None and is_first else ()
+        with self._fanout.withholding(streams, socket):
+            data = {"success": True, **await self.introduce(socket)}
+            socket.write(socket.encoding.frame(_with_ref(Answer("authenticated", data=data), message)))
+        return ANSWERED
 
     async def admit(self, socket: Socket, identity: Identity) -> None:
         """Bind a verified identity to a socket; a changed role or tenant has the memberships checked again."""
@@ -113,11 +118,20 @@ class BuiltIns:
         return limit is not None and self._pool.count_user_connections(identity.user.id) >= limit
 
     async def introduce(self, socket: Socket) -> dict[str, Any]:
-        """What `connected` and `authenticated` say of the user: who, until when, and where the own streams stand."""
+        """What `connected` and `authenticated` say of the user: who, until when, and where the own streams stand.
+
+        Until then their live events must not reach the socket; from the moment that this returns, they may.
+        """
         user = socket.user
         if user is None:
             return {"user": None, "expiresAt": None}
-        streams = {name: await self._broker.position(name) for name in (user_stream(user.id), ALL)}
+        names = (user_stream(user.id), ALL)
+        for name in names:
+            await self._broker.position(name)
+        # Now that the broker follows them it answers at once, so that nothing comes between these positions and the answer.
+        for name in names:
+            self._fanout.flush_room(name)
+        streams = {name: await self._broker.position(name) for name in names}
         return {"user": user.to_wire(), "expiresAt": socket.expires_at, "streams": streams}
 
     async def recheck(self, socket: Socket) -> None:
@@ -219,33 +233,10 @@ class BuiltIns:
             raise ProtocolError("history: give `before` or `after`, not both.")
         if not 1 <= request.limit <= HISTORY_LIMIT:
             raise ProtocolError(f"history: `limit` is 1–{HISTORY_LIMIT}.")
-        epoch, found, more = await self._read_visible(socket, request)
+        epoch, found, more = await read_visible(self._broker, self._filters, request, socket.user)
         codec = socket.encoding.codec
         events = [room_frame(event, codec) for event in found]
         return Answer("history", data={"roomId": request.room_id, "epoch": epoch, "events": events, "more": more})
-
-    async def _read_visible(self, socket: Socket, request: HistoryRequest) -> tuple[str, list[LoggedEvent], bool]:
-        """(epoch, up to `limit` events for this user, whether there may be more).
-
-        Hidden events are read over: a client pages from the events that it sees, and a page without any would leave it nowhere.
-        """
-        room_id, limit, before, after = request.room_id, request.limit, request.before, request.after
-        page_size = max(limit, HISTORY_PAGE)
-        found: list[LoggedEvent] = []
-        while True:
-            if after is not None:
-                page = await self._broker.read_after(room_id, after, page_size)
-            else:
-                page = await self._broker.read_before(room_id, before, page_size)
-            visible = [event for event in page.events if self._filters.admits(event.audience, socket.user)]
-            found = found + visible if after is not None else visible + found
-            if len(found) > limit or not page.more:
-                cut = _within_bytes(found[:limit]) if after is not None else _within_bytes(found[-limit:][::-1])[::-1]
-                return page.epoch, cut, page.more or len(found) > len(cut)
-            if after is not None:
-                after = Position(page.epoch, page.last)
-            else:
-                before = Position(page.epoch, page.first)
 
     # — publish —
 
@@ -286,6 +277,7 @@ class BuiltIns:
             user_id=socket.user.id,
             keyed=message.id is not None,
             ephemeral=pattern.ephemeral,
+            ack=pattern.ack,
             history_size=pattern.history_size,
             history_ttl=pattern.history_ttl,
         )
@@ -297,6 +289,7 @@ class BuiltIns:
         """Run a socket's own handler in place of a built-in act, with the bare token or room id; then give the built-in answer to what it did."""
         value = socket.encoding.codec.value(message.data)
         bare = _BARE.get(message.event)
+        is_first = socket.user is None
         result = handler(value.get(bare) if bare is not None and isinstance(value, dict) else value)
         if isawaitable(result):
             result = await result
@@ -305,7 +298,7 @@ class BuiltIns:
         if message.event == "authenticate":
             if not socket.authenticated:
                 return Answer("authenticated", data={"success": False, "error": AuthenticationError.default_message})
-            return Answer("authenticated", data={"success": True, **await self.introduce(socket)})
+            return await self._welcome(socket, message, is_first)
         if message.event == "join-room":
             return await self._answer_overridden_join(socket, message)
         if message.event == "leave-room":
@@ -360,16 +353,6 @@ _BARE = {"authenticate": "token", "join-room": "roomId", "leave-room": "roomId",
 
 ANSWERED = Answer("")
 """Returned by a built-in that has answered by itself: no event, nothing is sent."""
-
-
-def _within_bytes(events: list[LoggedEvent]) -> list[LoggedEvent]:
-    """The first events whose data fit `HISTORY_BYTES` together; at least one."""
-    total = 0
-    for number, event in enumerate(events):
-        total += len(event.data)
-        if total > HISTORY_BYTES and number:
-            return events[:number]
-    return events
 
 
 def _with_ref(answer: Answer, message: ClientMessage) -> Answer:

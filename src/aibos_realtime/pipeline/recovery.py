@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging
 
-from msgspec import UNSET
-
 from ..backends.base import Broker, LoggedEvent
 from ..errors import UnrecoverablePosition
 from ..hub.room import Room
 from ..hub.socket import Socket
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode, default_reason
-from ..protocol.codec import Answer
 from ..protocol.messages import Position
-from .fanout import Fanout, room_frame
+from .fanout import RESYNC, Fanout, resync_frame, room_frame
 from .filters import Filters
 
 logger = logging.getLogger("aibos_realtime")
@@ -70,7 +67,7 @@ class Recovery:
                 return
             if socket in waiting and not socket.closing:
                 self._fanout.flush_room(room_id)
-                rest = [event for event in waiting[socket] or () if event.epoch != after.epoch or event.offset > after.offset]
+                rest = _beyond(after, waiting[socket] or [])
                 while rest:
                     rest = rest[self._send(socket, rest) :]
                 if room is not None:
@@ -87,8 +84,7 @@ class Recovery:
             try:
                 page = await self._broker.read_after(room_id, after, PAGE)
             except UnrecoverablePosition:
-                await self._resync(socket, room_id)
-                return after
+                return await self._resync(socket, room_id)
             sent = self._send(socket, page.events)
             if sent < len(page.events):
                 after = Position(page.epoch, page.events[sent - 1].offset)
@@ -108,7 +104,10 @@ class Recovery:
         frames: list[bytes] = []
         size = 0
         for number, event in enumerate(events, 1):
-            if self._filters.admits(event.audience, socket.user):
+            if event.event == RESYNC:
+                self._metrics.resyncs += 1
+                frames.append(resync_frame(event, encoding))
+            elif self._filters.admits(event.audience, socket.user):
                 frames.append(encoding.frame(room_frame(event, encoding.codec)))
                 size += len(frames[-1])
             if size >= CHUNK_BYTES or number == len(events):
@@ -119,8 +118,17 @@ class Recovery:
                     return number
         return len(events)
 
-    async def _resync(self, socket: Socket, room_id: str) -> None:
+    async def _resync(self, socket: Socket, room_id: str) -> Position:
         top = await self._broker.position(room_id)
-        self._metrics.resyncs += 1
-        data = {"roomId": room_id, "epoch": top.epoch, "offset": top.offset}
-        socket.write(socket.encoding.frame(Answer("resync", UNSET, data)))
+        self._send(socket, [LoggedEvent(room_id, RESYNC, b"", "", top.epoch, top.offset, 0)])
+        return top
+
+
+def _beyond(reached: Position, waiting: list[LoggedEvent]) -> list[LoggedEvent]:
+    """What has waited, without what was sent already: up to a position, and before a loss of continuity that this position is after."""
+    for number in range(len(waiting) - 1, -1, -1):
+        notice = waiting[number]
+        if notice.event == RESYNC and notice.epoch == reached.epoch and notice.offset <= reached.offset:
+            waiting = waiting[number + 1 :]
+            break
+    return [event for event in waiting if event.epoch != reached.epoch or event.offset > reached.offset]

@@ -88,7 +88,7 @@ def assemble(
     broker = storage.broker
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
-    broker.attach(fanout.deliver, fanout.is_watched)
+    broker.attach(fanout)
     sending = Sending(
         broker=broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock, max_bytes=limits.broadcast_bytes
     )

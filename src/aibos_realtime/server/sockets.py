@@ -25,7 +25,6 @@ from ..pipeline.inbound import Inbound
 from ..pipeline.throttle import LimitOptions
 from ..protocol.close_codes import CloseCode, default_reason
 from ..protocol.codec import Answer, Encoding, JsonCodec, MsgpackCodec
-from ..protocol.limits import ALL, user_stream
 from ..protocol.messages import SUBPROTOCOL_MSGPACK, VERSION
 from ..transport.base import Peer, Transport
 from .handshake import Arrival, Handshake
@@ -152,16 +151,13 @@ class Sockets:
     async def _introduce(self, socket: Socket) -> None:
         if socket.closing:
             return
-        if socket.user is not None:
-            self._fanout.flush_room(user_stream(socket.user.id))
-            self._fanout.flush_room(ALL)
         heartbeat = self._pool.options
         limits = self._limits
         data: dict[str, Any] = {
             "socketId": socket.id,
             "protocol": VERSION,
             "node": self._node,
-            **await self._built_ins.introduce(socket),
+            **await self._built_ins.introduce(socket),  # the last that waits
             "heartbeat": {"interval": heartbeat.heartbeat_interval, "timeout": heartbeat.heartbeat_timeout},
             "limits": {
                 "messageBytes": limits.message_bytes,

@@ -123,7 +123,9 @@ def _publish(broker: Broker, rooms: RoomManager, filters: Filters, draft: Draft)
         raise ConfigurationError(f"filter: there is no filter {draft.audience.filter!r}; registered are: {', '.join(filters.names()) or 'none'}")
     if not is_own_stream(draft.room):
         pattern = rooms.pattern(draft.room)
-        draft = structs.replace(draft, ephemeral=pattern.ephemeral, history_size=pattern.history_size, history_ttl=pattern.history_ttl)
+        draft = structs.replace(
+            draft, ephemeral=pattern.ephemeral, ack=pattern.ack, history_size=pattern.history_size, history_ttl=pattern.history_ttl
+        )
     return broker.publish(draft)
 
 

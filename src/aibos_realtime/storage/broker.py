@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
-from ..backends.base import Batch, Deliver, Draft, EventStore, Key, LoggedEvent, Page, Receipt, Refused, Stored
+from ..backends.base import NOBODY, Batch, Draft, EventStore, Key, LoggedEvent, Page, Receipt, Receiver, Refused, Stored
 from ..backends.epochs import new_epoch
 from ..clock import SYSTEM_CLOCK, Clock, Timer
 from ..errors import BackendError, IdempotencyConflict, Overloaded, StoreUnavailable, UnrecoverablePosition, ValidationError
@@ -64,8 +64,7 @@ class StoredBroker:
         self._metrics = metrics or Metrics()
         self._clock = clock
         self._limits = (waiting, waiting_bytes)
-        self._deliver: Deliver = lambda event: None
-        self._is_watched: Callable[[str], bool] = lambda room: False
+        self._receiver: Receiver = NOBODY
         self._fresh_epoch = ""
         self._heads: dict[str, Position] = {}
         self._memory = MemoryTier(memory_bytes, clock)
@@ -79,9 +78,8 @@ class StoredBroker:
         self._is_open = False
         self._is_down = False
 
-    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
-        self._deliver = deliver
-        self._is_watched = is_watched
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
 
     @property
     def is_available(self) -> bool:
@@ -191,7 +189,7 @@ class StoredBroker:
         self._heads[event.room] = position
         self._memory.append(event, size=draft.history_size, ttl=draft.history_ttl)
         try:
-            self._deliver(event)
+            self._receiver.deliver(event)
         except Exception:
             logger.exception("an event was stored, but not delivered")
         if not receipt.done():
@@ -307,6 +305,9 @@ class StoredBroker:
 
     # — reading —
 
+    def send_volatile(self, event: LoggedEvent) -> None:
+        """There are no other nodes."""
+
     async def position(self, room: str) -> Position:
         return self._heads.get(room) or Position(self._fresh_epoch, 0)
 
@@ -356,7 +357,7 @@ class StoredBroker:
     async def forget(self, rooms: Iterable[str]) -> None:
         """Forget where rooms end of which the store keeps nothing any more. Those with something in memory, or with somebody in them, stay."""
         async with self._turn:
-            gone = [room for room in rooms if room in self._heads and not self._memory.get(room) and not self._is_watched(room)]
+            gone = [room for room in rooms if room in self._heads and not self._memory.get(room) and not self._receiver.is_watched(room)]
             if not gone or self._in_doubt:
                 return
             # Whoever remembers a position of these rooms must not find it again under the same epoch.

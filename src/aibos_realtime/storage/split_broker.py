@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..backends.base import Broker, Deliver, Draft, Page, Receipt
+from ..backends.base import Broker, Draft, LoggedEvent, Page, Receipt, Receiver
 from ..protocol.messages import Position
 
 
@@ -17,9 +17,9 @@ class SplitBroker:
         self._ephemeral = ephemeral
         self._is_ephemeral = is_ephemeral
 
-    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
-        self._durable.attach(deliver, is_watched)
-        self._ephemeral.attach(deliver, is_watched)
+    def attach(self, receiver: Receiver) -> None:
+        self._durable.attach(receiver)
+        self._ephemeral.attach(receiver)
 
     async def start(self) -> None:
         await self._ephemeral.start()
@@ -37,6 +37,9 @@ class SplitBroker:
 
     def publish(self, draft: Draft) -> asyncio.Future[Receipt]:
         return (self._ephemeral if draft.ephemeral else self._durable).publish(draft)
+
+    def send_volatile(self, event: LoggedEvent) -> None:
+        self._of(event.room).send_volatile(event)
 
     async def position(self, room: str) -> Position:
         return await self._of(room).position(room)

@@ -18,6 +18,7 @@ from aibos_realtime.metrics import Metrics
 from aibos_realtime.storage.broker import StoredBroker
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.testing.store import MemoryStore
+from tests.receiver import Recorder
 
 _ids = itertools.count()
 
@@ -31,15 +32,14 @@ class Bench:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: ManualClock = field(default_factory=ManualClock)
     metrics: Metrics = field(default_factory=Metrics)
-    delivered: list[LoggedEvent] = field(default_factory=list)
-    watched: set[str] = field(default_factory=set)
+    receiver: Recorder = field(default_factory=Recorder)
     options: dict[str, int] = field(default_factory=dict)
     broker: StoredBroker = field(init=False)
 
     async def begin(self) -> None:
         """Start a server on the store, as after a restart."""
         self.broker = StoredBroker(self.store, metrics=self.metrics, clock=self.clock, **self.options)
-        self.broker.attach(self.delivered.append, lambda room: room in self.watched)
+        self.broker.attach(self.receiver)
         await self.broker.start()
 
     async def publish(self, *drafts: Draft) -> list[Receipt | BaseException]:
@@ -47,6 +47,14 @@ class Bench:
 
     def is_available(self) -> bool:
         return self.broker.is_available
+
+    @property
+    def delivered(self) -> list[LoggedEvent]:
+        return self.receiver.delivered
+
+    @property
+    def watched(self) -> set[str]:
+        return self.receiver.watched
 
     @property
     def offsets(self) -> list[int]:
@@ -97,10 +105,11 @@ async def test_a_publisher_who_no_longer_waits_harms_nobody(bench: Bench) -> Non
 
 
 async def test_a_fanout_that_fails_harms_neither_log_nor_publisher(bench: Bench) -> None:
-    def fail(event: LoggedEvent) -> None:
-        raise RuntimeError("no socket takes it")
+    class Failing(Recorder):
+        def deliver(self, event: LoggedEvent) -> None:
+            raise RuntimeError("no socket takes it")
 
-    bench.broker.attach(fail, lambda room: False)
+    bench.broker.attach(Failing())
     (receipt,) = await bench.publish(draft())
     assert isinstance(receipt, Receipt) and len(bench.store.rows) == 1
 
@@ -534,7 +543,7 @@ async def _run(steps: list[tuple[str, list[str]]]) -> None:
                     timer.cancel()
                 await bench.begin()
                 known = {event.id for event in bench.delivered}
-                bench.delivered += [row for row in bench.store.rows if row.id not in known]
+                bench.receiver.delivered += [row for row in bench.store.rows if row.id not in known]
         elif what == "wait":
             await bench.clock.advance(1)
             await settled(bench)

@@ -6,12 +6,11 @@ Offsets and epochs outlive a room's events and its members: they are forgotten o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from ...clock import SYSTEM_CLOCK, Clock, Timer
 from ...errors import IdempotencyConflict, UnrecoverablePosition
 from ...protocol.messages import Position
-from ..base import Deliver, Draft, LoggedEvent, Page, Receipt
+from ..base import NOBODY, Draft, LoggedEvent, Page, Receipt, Receiver
 from ..epochs import new_epoch
 from ..hot_log import HotLog
 
@@ -50,13 +49,11 @@ class MemoryBroker:
         self._clock = clock
         self._logs: dict[str, RoomLog] = {}
         self._fresh_epoch = new_epoch()
-        self._deliver: Deliver = lambda event: None
-        self._is_watched: Callable[[str], bool] = lambda room: False
+        self._receiver: Receiver = NOBODY
         self._sweeping: Timer | None = None
 
-    def attach(self, deliver: Deliver, is_watched: Callable[[str], bool]) -> None:
-        self._deliver = deliver
-        self._is_watched = is_watched
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
 
     async def start(self) -> None:
         if self._sweeping is None:
@@ -98,8 +95,11 @@ class MemoryBroker:
             log.hot.clear()  # what was kept no longer reaches to the end
         else:
             log.hot.append(event, now, size=draft.history_size, ttl=draft.history_ttl)
-        self._deliver(event)
+        self._receiver.deliver(event)
         return receipt
+
+    def send_volatile(self, event: LoggedEvent) -> None:
+        """There are no other nodes."""
 
     async def position(self, room: str) -> Position:
         log = self._logs.get(room)
@@ -137,7 +137,7 @@ class MemoryBroker:
         now = self._clock.monotonic()
         for room, log in list(self._logs.items()):
             log.trim(now)
-            if log.touched + FORGET_AFTER <= now and not log.hot and not self._is_watched(room):
+            if log.touched + FORGET_AFTER <= now and not log.hot and not self._receiver.is_watched(room):
                 # Whoever remembers a position of this room must not find it again under the same epoch.
                 del self._logs[room]
                 self._fresh_epoch = new_epoch()
