@@ -20,6 +20,9 @@ from tests.servers.postgres import store_url as store_url
 from tests.servers.redis import redis_prefix as redis_prefix
 from tests.servers.redis import redis_server as redis_server
 from tests.servers.redis import redis_servers as redis_servers
+from tests.servers.redis_sets import redis_kind as redis_kind
+from tests.servers.redis_sets import redis_url_any as redis_url_any
+from tests.servers.redis_sets import redis_urls as redis_urls
 
 # No example fails for being slow: the machine may be busy. Under CI the examples are the same in each run; on a laptop they differ, and find more.
 settings.register_profile("project", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow])

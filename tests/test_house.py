@@ -63,7 +63,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def find_text_files() -> list[Path]:
-    folders = ("src", "tests", "docs", "examples", "spec", "scripts", "clients", "benchmarks", ".ci")
+    folders = ("src", "tests", "docs", "examples", "spec", "scripts", "clients", "benchmarks", "deploy", ".ci")
     files = [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".lock") or path.name in ("LICENSE", "Makefile")]
     for folder in folders:
         files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and not CACHE.search(name_of(path, ROOT / folder))]

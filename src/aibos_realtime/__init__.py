@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from .auth.user import User as User
     from .client.client import RealtimeClient as RealtimeClient
     from .cluster.balancing import LoadBalancer as LoadBalancer
+    from .cluster.cluster import Cluster as Cluster
     from .cluster.instances import Instance as Instance
+    from .cluster.scaling import ScalingManager as ScalingManager
     from .config import RealtimeConfig as RealtimeConfig
     from .errors import *  # noqa: F403
     from .hub.connections import ConnectionPool as ConnectionPool
@@ -42,6 +44,7 @@ _ERRORS = (
 
 _PLACES = {
     "Broadcast": "pipeline.broadcaster",
+    "Cluster": "cluster.cluster",
     "ConnectionMonitor": "hub.monitor",
     "ConnectionPool": "hub.connections",
     "Event": "protocol.messages",
@@ -57,6 +60,7 @@ _PLACES = {
     "RealtimeConfig": "config",
     "RealtimeServer": "server.server",
     "RoomManager": "hub.rooms",
+    "ScalingManager": "cluster.scaling",
     "Socket": "hub.socket",
     "User": "auth.user",
     "WebSocketAuth": "auth.authentication",

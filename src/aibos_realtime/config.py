@@ -9,14 +9,17 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .auth.authentication import AuthenticationOptions
 from .auth.origin import CorsOptions
+from .backends.base import Ack
+from .backends.redis.options import RedisOptions
 from .backends.sql.options import DatabaseOptions
+from .cluster.instances import Instance
 from .errors import ConfigurationError
 from .hub.connections import ConnectionOptions
 from .hub.rooms import RoomOptions
@@ -64,8 +67,9 @@ class PersistenceOptions(Options):
 
     database: DatabaseOptions = Field(default_factory=DatabaseOptions)
     retention: RetentionOptions = Field(default_factory=RetentionOptions)
-    ack: Literal["committed"] = "committed"
-    """When a publish is acknowledged: once the store has it."""
+    ack: Ack | None = None
+    """When a publish is acknowledged: `committed`, once the store has it; `queued`, once the shared log has it. Of one node it is always the
+    first, of several the second unless it is said."""
     events_waiting: Count = 10_000
     bytes_waiting: Count = 64 * 1024 * 1024
     memory_bytes: Count = 256 * 1024 * 1024
@@ -73,11 +77,26 @@ class PersistenceOptions(Options):
 
 
 class ScalingOptions(Options):
-    """One node or several."""
+    """One node or several. `redis`: where they meet; default the queue's. `instance_id`: the name of this node, for people.
+
+    `instance_url`: where clients reach it, told to those who balance.
+    """
 
     enabled: bool = False
-    instance_id: str | None = None
+    redis: RedisOptions | None = None
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] | None = None
     instance_url: str | None = None
+    weight: Count = 1
+    intake_events: Count = 100_000
+    """Of events in Redis that the store has not taken yet; past them publishing is refused (`overloaded`)."""
+
+    @field_validator("instance_url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        try:
+            return None if url is None else Instance.parse("instance_url", url).url
+        except ConfigurationError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
 
 
 class RealtimeConfig(Options):
@@ -98,6 +117,17 @@ class RealtimeConfig(Options):
     scaling: ScalingOptions = Field(default_factory=ScalingOptions)
     tls: TlsOptions | None = None
     trusted_proxies: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check_scaling(self) -> Self:
+        if self.scaling.enabled and self.nodes_redis is None:
+            raise ValueError("scaling.redis.url: is required where scaling.enabled is set (in the environment: REDIS_URL beside ENABLE_SCALING)")
+        return self
+
+    @property
+    def nodes_redis(self) -> RedisOptions | None:
+        """Where several nodes meet."""
+        return self.scaling.redis or self.queue.redis
 
     @classmethod
     def load(
@@ -131,12 +161,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             target[last] = value
     if not environment.get("REDIS_URL"):
         found.pop("queue", None)  # a number of a database alone says nothing of where Redis is
-    if environment.get("REDIS_URL") and found.get("scaling", {}).get("enabled", "false").lower() in _YES:
-        raise ConfigurationError("ENABLE_SCALING: several nodes are not supported by this version; unset it to run one node")
     return found
 
-
-_YES = ("1", "true", "yes", "on")
 
 VARIABLES = {
     "REALTIME_HOST": "host",

@@ -10,9 +10,9 @@ class Metrics:
 
     __slots__ = (
         "bytes_in", "bytes_out", "close_codes", "commit_failures", "commits", "connections_ended", "connections_failed", "connections_total",
-        "deliveries", "duration_total", "events", "handler_failures", "handshakes_refused", "latencies", "messages_in", "messages_out",
-        "peak_connections", "publishes_refused", "rate_limited", "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes",
-        "volatile_dropped", "_turn",
+        "deliveries", "duration_total", "events", "foreign_records", "gaps_lost", "gaps_repaired", "handler_failures", "handshakes_refused",
+        "latencies", "messages_in", "messages_out", "peak_connections", "publishes_refused", "rate_limited", "recoveries", "recoveries_failed",
+        "resyncs", "sample_rate", "slow_closes", "subscriptions_repaired", "volatile_dropped", "_turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +51,14 @@ class Metrics:
         self.recoveries_failed = 0
         self.resyncs = 0
         self.handler_failures = 0
+        self.gaps_repaired = 0
+        """Stretches of a room that were not heard from the shared log, and were read from it."""
+        self.gaps_lost = 0
+        """Those that could not be read either: their members were told to `resync`."""
+        self.subscriptions_repaired = 0
+        """How often hearing the shared log was begun anew, since the connection was lost or the node was deaf."""
+        self.foreign_records = 0
+        """Things in Redis that none of our nodes wrote."""
 
     def note_latency(self, seconds: float) -> None:
         """Keep a latency, if it is this one's turn by `sample_rate`."""

@@ -9,12 +9,15 @@ from .auth.authentication import AuthenticationOptions
 from .auth.origin import CorsOptions
 from .auth.user import AuthResult, User
 from .backends.base import Receipt
+from .backends.nodes import NodeRecord
 from .backends.queue import QueueStats
 from .backends.redis.options import RedisOptions
 from .backends.sql.options import DatabaseOptions
 from .client.options import ClientOptions
 from .cluster.balancing import HealthCheckOptions, LoadBalancerOptions
 from .cluster.instances import Instance, InstanceOptions
+from .cluster.reports import InstanceReport
+from .cluster.scaling import ScalingManagerOptions
 from .config import CompressionOptions, HeartbeatOptions, PersistenceOptions, RealtimeConfig, ScalingOptions, TlsOptions
 from .hub.connections import ConnectionOptions
 from .hub.monitor import ConnectionMetrics, MonitorOptions
@@ -53,6 +56,7 @@ __all__ = [
     "HeartbeatOptions",
     "Instance",
     "InstanceOptions",
+    "InstanceReport",
     "LimitOptions",
     "LoadBalancerOptions",
     "Member",
@@ -60,6 +64,7 @@ __all__ = [
     "MessageQueueOptions",
     "MonitorOptions",
     "PersistenceOptions",
+    "NodeRecord",
     "Position",
     "ProcessOptions",
     "QueueHandler",
@@ -76,6 +81,7 @@ __all__ = [
     "RoomOptions",
     "RoomPattern",
     "RoomSettings",
+    "ScalingManagerOptions",
     "ScalingOptions",
     "Socket",
     "TlsOptions",

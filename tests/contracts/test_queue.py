@@ -26,7 +26,7 @@ from aibos_realtime.backends.sql.queue import SqlQueue
 from aibos_realtime.clock import SYSTEM_CLOCK
 from aibos_realtime.storage.handling import QueueMessage
 from aibos_realtime.testing.clock import ManualClock
-from tests.servers.redis import PROGRAMS
+from tests.servers.redis_sets import KINDS
 
 SOON, LATER = 0.05, 60.0
 """Seconds after which something is over when `until_soon` has passed, and that no test lives to see."""
@@ -69,7 +69,7 @@ class Bench:
         return await self.store.stats(self.queue)
 
 
-STORES = ["memory", "sqlite", "postgresql", *(PROGRAMS or ["valkey"])]
+STORES = ["memory", "sqlite", "postgresql", *KINDS]
 
 
 @pytest.fixture(params=STORES)
@@ -90,7 +90,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             place = f"sqlite:///{tmp_path}/queue.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
             yield Bench(await opened(SqlQueue(place)), lambda: opened(SqlQueue(place)))
             return
-        url, prefix = request.getfixturevalue("redis_servers")(request.param).url, request.getfixturevalue("redis_prefix")
+        url, prefix = request.getfixturevalue("redis_urls")(request.param), request.getfixturevalue("redis_prefix")
 
         async def make() -> QueueStore:
             return await opened(RedisQueue(RedisOptions(url=url, prefix=prefix)))

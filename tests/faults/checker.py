@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.faults.journal import Acknowledged, Attempt, Delivered, Joined, Left, Record, Refused, Told, Unknown
 
 Place = tuple[str, int]
 """(epoch, offset)"""
+Rank = tuple[float, int]
+"""A place as something to compare."""
 
 SHOWN = 5
 """Examples of each kind of fault in a verdict."""
@@ -59,6 +62,12 @@ class History:
     records: list[Record]
     log: list[Entry] | None = None
     store: list[Entry] | None = None
+    may_announce: bool = False
+    """Whether a loss is none to a subscriber that was told of it in time."""
+    may_be_late: bool = False
+    """Whether what was given up may be published at any later time: a node that stood still goes on with what it had taken."""
+    may_lack: Callable[[str, Place], bool] = lambda room, place: False
+    """Whether what has this place of a room may be gone at the end, though it was acknowledged or read."""
 
 
 @dataclass
@@ -96,7 +105,7 @@ def check(history: History) -> Verdict:
         records = [record for record in history.records if record.room == room]
         log = None if history.log is None else [entry for entry in history.log if entry.room == room]
         store = None if history.store is None else [entry for entry in history.store if entry.room == room]
-        _Room(room, records, log, store, verdict).judge()
+        _Room(room, records, log, store, history, verdict).judge()
     return verdict
 
 
@@ -124,8 +133,13 @@ class _View:
 class _Room:
     """The records of one room on their way to a verdict."""
 
-    def __init__(self, room: str, records: list[Record], log: list[Entry] | None, store: list[Entry] | None, verdict: Verdict) -> None:
+    def __init__(
+        self, room: str, records: list[Record], log: list[Entry] | None, store: list[Entry] | None, history: History, verdict: Verdict
+    ) -> None:
         self.room = room
+        self.may_announce = history.may_announce
+        self.may_be_late = history.may_be_late
+        self.may_lack = partial(history.may_lack, room)
         self.log = log
         self.store = store
         self.verdict = verdict
@@ -154,8 +168,10 @@ class _Room:
                 self.epochs.setdefault(entry.epoch, float("-inf"))
                 self._note(entry.place, entry.id, f"in {name}")
         self.offsets: dict[str, list[int]] = defaultdict(list)
-        for epoch, offset in sorted(self.known):
-            self.offsets[epoch].append(offset)
+        self.where: dict[str, set[Place]] = defaultdict(set)
+        for place in sorted(self.known):
+            self.offsets[place[0]].append(place[1])
+            self.where[self.known[place]].add(place)
 
     def judge(self) -> None:
         read = {record.id for view in self.views for record in view.delivered}
@@ -184,7 +200,7 @@ class _Room:
     def _judge_order(self, view: _View) -> None:
         seen: set[str] = set()
         places: set[Place] = set()
-        last: tuple[float, int] = (float("-inf"), 0)
+        last: Rank = (float("-inf"), 0)
         newest: dict[str, int] = {}
         for record in view.delivered:
             place = (record.epoch, record.offset)
@@ -196,7 +212,8 @@ class _Room:
             if self._rank(place) < last:
                 self._add("inversion", f"{record.id} at {_show(place)}, to {view.client}")
             last = max(last, self._rank(place))
-            if self.attempts[record.id] == 1:  # one that was sent again by the application had its order chosen by it
+            is_late = self.may_be_late and record.id not in self.acknowledged
+            if self.attempts[record.id] == 1 and not is_late:  # one that was sent again by the application had its order chosen by it
                 publisher, number = self.publisher[record.id], self.sent_order[record.id]
                 if number < newest.get(publisher, -1):
                     self._add("disorder", f"{record.id} of {publisher}, to {view.client}")
@@ -209,15 +226,36 @@ class _Room:
         read = {record.id for record in view.delivered}
         ranks = [self._rank((record.epoch, record.offset)) for record in view.delivered]
         first, last = (min(ranks), max(ranks)) if ranks else (None, None)
+        announced = self._find_announced(view) if self.may_announce else []
         for id, place in self.acknowledged.items():
             rank = self._rank(place)
             if id in read or rank <= self._rank(start):
+                continue
+            if any(after < rank <= end for after, end in announced):
+                self.verdict.counts["announced"] += 1
                 continue
             part = "after" if last is None or rank > last else "before" if first is not None and rank < first else "between"
             self.verdict.counts[f"lost {part}"] += 1
             self._add("lost", f"{id} at {_show(place)}, to {view.client}, {part} what it read")
 
+    def _find_announced(self, view: _View) -> list[tuple[Rank, Rank]]:
+        """(after what, up to where): the stretches that a subscriber was told of, before anything later."""
+        found: list[tuple[Rank, Rank]] = []
+        last: Rank = (float("-inf"), 0)
+        is_open = False
+        for record in view.records:
+            if isinstance(record, Left) or record.epoch is None or record.offset is None:
+                is_open = is_open or isinstance(record, Told)
+                continue
+            rank = self._rank((record.epoch, record.offset))
+            if isinstance(record, Told) or is_open:
+                found.append((last, rank))
+                is_open = False
+            last = max(last, rank)
+        return found + ([(last, (float("inf"), 0))] if is_open else [])
+
     def _judge_gaps(self, view: _View) -> None:
+        read = {record.id for record in view.delivered}
         for start, delivered, is_last in self._segments(view):
             epoch, offset = start
             have = {record.offset for record in delivered if record.epoch == epoch}
@@ -227,6 +265,8 @@ class _Room:
             if is_last:
                 missing += [place for place in self.known if self._rank((place[0], 0)) > self._rank((epoch, 0))]
             for place in sorted(missing, key=self._rank):
+                if self.known[place] in read and any(self.may_lack(other) for other in self.where[self.known[place]]):
+                    continue  # published again, since where it was first is gone, and not given to the callback again
                 self._add("silent gap", f"{self.known[place]} at {_show(place)}, to {view.client}")
 
     def _segments(self, view: _View) -> Iterator[tuple[Place, list[Delivered], bool]]:
@@ -252,12 +292,10 @@ class _Room:
     # Everybody together.
 
     def _judge_places(self) -> None:
-        where: dict[str, set[Place]] = defaultdict(set)
-        for place, id in self.known.items():
-            where[id].add(place)
         for id, place in self.acknowledged.items():
-            if where[id] != {place}:
-                self._add("moved", f"{id}, acknowledged at {_show(place)}, is at {', '.join(map(_show, sorted(where[id] - {place})))}")
+            others = {other for other in self.where[id] - {place} if not self.may_lack(other)}
+            if place not in self.where[id] or (others and not self.may_lack(place)):
+                self._add("moved", f"{id}, acknowledged at {_show(place)}, is at {', '.join(map(_show, sorted(others)))}")
 
     def _judge_log(self) -> None:
         if self.log is None:
@@ -266,18 +304,30 @@ class _Room:
         read = {(record.epoch, record.offset) for view in self.views for record in view.delivered}
         said = read | set(self.acknowledged.values())
         for place in sorted(said - logged.keys(), key=self._rank):
-            self._add("unlogged", f"{self.known[place]} at {_show(place)}")
+            if self.may_lack(place):
+                self.verdict.counts["gone"] += 1
+            else:
+                self._add("unlogged", f"{self.known[place]} at {_show(place)}")
+        ids = {record.id for view in self.views for record in view.delivered}
         starts = [self._rank(view.start) for view in self.views if view.start is not None]
         for place in sorted(logged.keys() - read, key=self._rank):
-            if starts and self._rank(place) > min(starts):
+            if starts and self._rank(place) > min(starts) and not self._is_excused(place, logged[place], ids):
                 self._add("unread", f"{logged[place]} at {_show(place)}")
+
+    def _is_excused(self, place: Place, id: str, read: set[str]) -> bool:
+        """Whether nobody had to read what is at this place: it was read elsewhere, which is gone, or everybody was told of its loss."""
+        if id in read and any(self.may_lack(other) for other in self.where[id]):
+            return True
+        rank = self._rank(place)
+        return self.may_announce and all(any(after < rank <= end for after, end in self._find_announced(view)) for view in self.views)
 
     def _judge_store(self) -> None:
         if self.store is None:
             return
         stored = {entry.place: entry.id for entry in self.store}
         for place in sorted(self.known.keys() - stored.keys(), key=self._rank):
-            self._add("unstored", f"{self.known[place]} at {_show(place)}")
+            if not self.may_lack(place):
+                self._add("unstored", f"{self.known[place]} at {_show(place)}")
         if self.log is not None:
             for place in sorted(stored.keys() - {entry.place for entry in self.log}, key=self._rank):
                 self._add("unlogged row", f"{stored[place]} at {_show(place)}")
@@ -287,7 +337,8 @@ class _Room:
         for epoch in {entry.epoch for entry in self.store}:
             offsets = {entry.offset for entry in self.store if entry.epoch == epoch}
             for offset in sorted(set(range(1, max(offsets))) - offsets):
-                self._add("hole", _show((epoch, offset)))
+                if not self.may_lack((epoch, offset)):
+                    self._add("hole", _show((epoch, offset)))
 
     # Inside.
 
@@ -296,7 +347,7 @@ class _Room:
         if known != id:
             self._add("reused", f"{_show(place)} is {known}, and {id} {where}")
 
-    def _rank(self, place: Place) -> tuple[float, int]:
+    def _rank(self, place: Place) -> Rank:
         return self.epochs.get(place[0], float("-inf")), place[1]
 
     def _add(self, fault: str, example: str) -> None:

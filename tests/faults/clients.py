@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from aibos_realtime import Event, Position, RealtimeClient, RealtimeError, WebSocketAuth
 from aibos_realtime.client.room import HistoryPage
 from aibos_realtime.clock import SYSTEM_CLOCK
 from tests.faults.journal import Acknowledged, Attempt, Delivered, Joined, Journal, Record, Refused, Told, Unknown
 from tests.faults.server_program import SECRET
+
+T = TypeVar("T")
 
 EVENT = "tick"
 PATIENCE = 12.0
@@ -32,9 +35,9 @@ def issue_token(user_id: str) -> str:
     return WebSocketAuth(jwt_secret=SECRET).issue(user_id=user_id, expires_in="24h")
 
 
-def make_client(url: str, user_id: str, chance: random.Random, **options: Any) -> RealtimeClient:
-    """A client that is back within milliseconds, however often it was lost."""
-    return RealtimeClient(url, token=issue_token(user_id), random=lambda: chance.random() * 0.003, **options)
+def make_client(url: str | Sequence[str], user_id: str, chance: random.Random, *, haste: float = 0.003, **options: Any) -> RealtimeClient:
+    """A client that is back within milliseconds, however often it was lost. `haste`: what it waits, as a share of what others do."""
+    return RealtimeClient(url, token=issue_token(user_id), random=lambda: chance.random() * haste, **options)
 
 
 class Publisher:
@@ -49,12 +52,13 @@ class Publisher:
     ) -> None:  # fmt: skip
         self.name = name
         self.client = client
+        self.sent = 0
         self.acknowledged = 0
         self.errors: Counter[str] = Counter()
         self.waits: list[float] = []
         """Seconds until each retryable error was heard."""
         self._rooms = rooms
-        self._journal = journal
+        self.journal = journal
         self._chance = chance
         self._window = asyncio.Semaphore(window)
         self._pace = pace
@@ -65,12 +69,11 @@ class Publisher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop, and until everything sent is answered."""
-        number = 0
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 await self._window.acquire()
-                number += 1
-                group.create_task(self._publish(self._rooms[number % len(self._rooms)], f"{self.name}.{number}"))
+                self.sent += 1
+                group.create_task(self._publish(self._rooms[self.sent % len(self._rooms)], f"{self.name}.{self.sent}"))
                 await pause(self._chance.expovariate(1 / self._pace))
 
     async def until_acknowledged(self, count: int) -> None:
@@ -91,7 +94,7 @@ class Publisher:
         data = {"id": id, "text": "x" * self._chance.randrange(200)}
         try:
             while True:
-                self._journal.write(Attempt(self.name, room, id), flush=True)
+                self.journal.write(Attempt(self.name, room, id), flush=True)
                 began = SYSTEM_CLOCK.monotonic()
                 try:
                     receipt = await self.client.send_message(EVENT, data, room=room, id=id, timeout=self._patience)
@@ -99,16 +102,16 @@ class Publisher:
                     self.errors[error.code] += 1
                     self._news.set()
                     if not error.retryable:
-                        self._journal.write(Refused(self.name, room, id, error.code))
+                        self.journal.write(Refused(self.name, room, id, error.code))
                         return
                     self.waits.append(SYSTEM_CLOCK.monotonic() - began)
-                    self._journal.write(Unknown(self.name, room, id, error.code))
+                    self.journal.write(Unknown(self.name, room, id, error.code))
                     if self._patience is not None:
                         return
                     await pause(0.05)
                 else:
                     self._notice("acknowledgement")
-                    self._journal.write(Acknowledged(self.name, room, id, receipt.position.epoch, receipt.position.offset))
+                    self.journal.write(Acknowledged(self.name, room, id, receipt.position.epoch, receipt.position.offset))
                     self.acknowledged += 1
                     self._news.set()
                     return
@@ -120,7 +123,14 @@ class Subscriber:
     """Follows its rooms and writes down what its callbacks are told."""
 
     def __init__(
-        self, name: str, url: str, rooms: list[str], journal: Journal, chance: random.Random, notice: Notice, options: Mapping[str, Any]
+        self,
+        name: str,
+        url: str | Sequence[str],
+        rooms: list[str],
+        journal: Journal,
+        chance: random.Random,
+        notice: Notice,
+        options: Mapping[str, Any],
     ) -> None:
         self._notice = notice
         self.name = name
@@ -128,10 +138,12 @@ class Subscriber:
         self.told = 0
         self.errors: Counter[str] = Counter()
         self._url = url
-        self._journal = journal
+        self.journal = journal
         self._chance = chance
         self._options = options
         self._early: dict[str, list[Record]] = {room: [] for room in rooms}
+        self._newest: dict[str, int] = {}
+        """By publisher the number of what was given last."""
         self._news = asyncio.Event()
         self.client = self._make()
 
@@ -140,13 +152,19 @@ class Subscriber:
         await self.client.connect()
         for room in self.rooms:
             state = await self.client.join_room(room)
-            self._journal.write(Joined(self.name, room, state.position.epoch, state.position.offset))
+            self.journal.write(Joined(self.name, room, state.position.epoch, state.position.offset))
             for record in self._early.pop(room):  # its callback may be quicker than whoever awaits the join
-                self._journal.write(record)
+                self.journal.write(record)
 
     async def until_at(self, ends: Mapping[str, Position]) -> None:
         """Wait until the callbacks are done with everything up to these places."""
         while any(self.client.position(room) != ends[room] for room in self.rooms):
+            self._news.clear()
+            await self._news.wait()
+
+    async def until_given(self, publisher: str, after: int) -> None:
+        """Wait until a callback got an event of this publisher that was sent after its first `after`."""
+        while self._newest.get(publisher, 0) <= after:
             self._news.clear()
             await self._news.wait()
 
@@ -160,7 +178,7 @@ class Subscriber:
             self.client = self._make()
             await self.client.connect()
             for room, place in places.items():
-                await self.client.join_room(room, recover=place)
+                await ask_again(partial(self.client.join_room, room, recover=place))
             self._news.set()
 
     def _make(self) -> RealtimeClient:
@@ -173,6 +191,8 @@ class Subscriber:
     def _take(self, data: Any, event: Event) -> None:
         self._notice("delivery")
         assert event.epoch is not None and event.offset is not None
+        publisher, _, number = event.id.rpartition(".")
+        self._newest[publisher] = int(number)
         self._write(event.room, Delivered(self.name, event.room, event.epoch, event.offset, event.id))
 
     def _take_resync(self, resynced: Any) -> None:
@@ -188,17 +208,22 @@ class Subscriber:
         if room in self._early:
             self._early[room].append(record)
         else:
-            self._journal.write(record)
+            self.journal.write(record)
         self._news.set()
 
 
 async def read_history(client: RealtimeClient, room: str, **options: Any) -> HistoryPage:
     """A page, asked for again where the server says that it may be."""
     async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await client.history(room, **options)
-            except RealtimeError as error:
-                if not error.retryable:
-                    raise
-                await pause(0.1)
+        return await ask_again(partial(client.history, room, **options))
+
+
+async def ask_again(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer, asked for again after every retryable error."""
+    while True:
+        try:
+            return await ask()
+        except RealtimeError as error:
+            if not error.retryable:
+                raise
+            await pause(0.1)

@@ -100,6 +100,9 @@ class Journal:
         if flush:
             self._file.flush()
 
+    def flush(self) -> None:
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
 

@@ -5,31 +5,38 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aibos_realtime import Position, RealtimeClient
+from aibos_realtime import Position, RealtimeClient, UnrecoverablePosition
+from aibos_realtime.client.room import HistoryPage
 from tests.faults.checker import Entry, History
 from tests.faults.clients import PATIENCE, Moment, Publisher, Subscriber, make_client, read_history
-from tests.faults.journal import Journal, read_journals
+from tests.faults.journal import Acknowledged, Delivered, Journal, read_journals
+
+BOUND_PUBLISHER, BOUND_SUBSCRIBER = "publisher-at-", "subscriber-at-"
+"""How the names begin of those that belong to one node; its number follows."""
 
 
 class Load:
     """Several of both over a few rooms. `url`: where they connect, perhaps by a proxy; `direct`: the server itself, for looking at the log.
 
-    Entering it returns when the subscribers have joined and the publishers are running.
+    Several URLs are those of nodes: each client begins at another one and may go to any, but for one publisher and one subscriber per node that are
+    `bound` to it. Entering it returns when the subscribers have joined and the publishers are running.
     """
 
     def __init__(
-        self, folder: Path, url: str, *, seed: int, direct: str | None = None, rooms: int = 3, serial: int = 3, pipelined: int = 2, careless: int = 1,
-        subscribers: int = 2, wanderers: int = 1, pace: float = 0.01, **options: Any,
+        self, folder: Path, url: str | Sequence[str], *, seed: int, direct: str | None = None, rooms: int = 3, serial: int = 3, pipelined: int = 2,
+        careless: int = 1, subscribers: int = 2, wanderers: int = 1, pace: float = 0.01, **options: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.rooms = [f"room-{number}" for number in range(rooms)]
-        self._url = url
-        self._direct = direct or url
+        self._urls = [url] if isinstance(url, str) else list(url)
+        self._turns = count()
+        self._direct = direct or self._urls
         self._chance = random.Random(seed)
         self._stop = asyncio.Event()
         self._options = {"heartbeat": {"interval": 5, "timeout": 6}, **options}
@@ -42,6 +49,12 @@ class Load:
         self.publishers += [self._make_publisher(f"careless-{n}", window=4, patience=0.1) for n in range(careless)]
         self.subscribers = [self._make_subscriber(f"subscriber-{n}") for n in range(subscribers)]
         self.wanderers = [self._make_subscriber(f"wanderer-{n}") for n in range(wanderers)]
+        nodes = list(enumerate(self._urls)) if len(self._urls) > 1 else []
+        self.bound = [
+            (self._make_publisher(f"{BOUND_PUBLISHER}{n}", 1, url=at), self._make_subscriber(f"{BOUND_SUBSCRIBER}{n}", at)) for n, at in nodes
+        ]
+        self.publishers += [publisher for publisher, _ in self.bound]
+        self.subscribers += [subscriber for _, subscriber in self.bound]
 
     async def __aenter__(self) -> Self:
         try:
@@ -64,6 +77,18 @@ class Load:
     async def until_refused(self, code: str) -> None:
         """Wait until every publisher that never gives up was refused with this code from now on. Raises `AssertionError`."""
         await self._until_all(f"refused with {code}", lambda one: one.until_refused(code))
+
+    async def until_everywhere(self) -> None:
+        """Wait until what is published at every node from now on has come to every node. Raises `AssertionError`."""
+        publishers, subscribers = zip(*self.bound, strict=True)
+        sent = {publisher.name: publisher.sent for publisher in publishers}
+        await self._until_all("acknowledged", lambda one: one.until_acknowledged(1), publishers)
+        waiting = [asyncio.ensure_future(one.until_given(name, after)) for one in subscribers for name, after in sent.items()]
+        _, late = await asyncio.wait(waiting, timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not late, f"after {PATIENCE:g} s not every node delivers what is published at every node"
 
     async def at_next(self, moment: Moment, act: Callable[[], None]) -> None:
         """Do something in the very moment in which anybody hears of the next acknowledgement, or delivery; returns afterwards."""
@@ -94,20 +119,46 @@ class Load:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def read_log(self) -> list[Entry]:
-        """The log of every room from its beginning, as the server tells it."""
+        """The log of every room from its beginning, as the server tells it; of epochs that have ended, what is still there."""
         found: list[Entry] = []
+        ended = self._find_epochs()
         async with make_client(self._direct, "reader", self._chance) as client:
             for room in self.rooms:
                 place: Position | None = Position((await read_history(client, room, limit=1)).epoch, 0)
+                ended[room].pop(place.epoch if place else "", None)
                 while place is not None:
                     page = await read_history(client, room, limit=200, after=place)
-                    found += [Entry(room, page.epoch, event.offset, event.id) for event in page.events if event.offset is not None]
+                    found += _read_page(page)
                     place = page.events[-1].position if page.more and page.events else None
+                for epoch, offset in ended[room].items():
+                    found += await self._read_ended(client, room, Position(epoch, offset + 1))
         return found
 
-    def history(self, log: list[Entry] | None, store: list[Entry] | None) -> History:
-        """What the journals say, with log and store. After the load has ended."""
-        return History(list(read_journals(self.folder)), log, store)
+    async def _read_ended(self, client: RealtimeClient, room: str, before: Position | None) -> list[Entry]:
+        found: list[Entry] = []
+        while before is not None:
+            try:
+                page = await read_history(client, room, limit=200, before=before)
+            except UnrecoverablePosition:
+                break
+            found += _read_page(page)
+            before = page.events[0].position if page.more and page.events else None
+        return found
+
+    def _find_epochs(self) -> dict[str, dict[str, int]]:
+        """By room the epochs that anybody has written of, and the highest offset of each."""
+        found: dict[str, dict[str, int]] = {room: {} for room in self.rooms}
+        for journal in self._journals:
+            journal.flush()
+        for record in read_journals(self.folder):
+            if isinstance(record, Acknowledged | Delivered):
+                epochs = found[record.room]
+                epochs[record.epoch] = max(record.offset, epochs.get(record.epoch, 0))
+        return found
+
+    def history(self, log: list[Entry] | None, store: list[Entry] | None, **allowed: Any) -> History:
+        """What the journals say, with log and store. After the load has ended. `allowed`: see `History`."""
+        return History(list(read_journals(self.folder)), log, store, **allowed)
 
     @property
     def acknowledged(self) -> int:
@@ -119,8 +170,8 @@ class Load:
         """What publishers were refused with, by code."""
         return sum((one.errors for one in self.publishers), Counter())
 
-    async def _until_all(self, what: str, wait: Callable[[Publisher], Coroutine[Any, Any, None]]) -> None:
-        waiting = {asyncio.create_task(wait(one)): one.name for one in self.publishers if not one.gives_up}
+    async def _until_all(self, what: str, wait: Callable[[Publisher], Coroutine[Any, Any, None]], whom: Sequence[Publisher] = ()) -> None:
+        waiting = {asyncio.create_task(wait(one)): one.name for one in whom or self.publishers if not one.gives_up}
         _, late = await asyncio.wait(waiting, timeout=PATIENCE)
         for task in late:
             task.cancel()
@@ -147,15 +198,24 @@ class Load:
     def _clients(self) -> list[RealtimeClient]:
         return [one.client for one in self.publishers] + [one.client for one in (*self.subscribers, *self.wanderers)]
 
-    def _make_publisher(self, name: str, window: int, patience: float | None = None) -> Publisher:
-        client = make_client(self._url, name, self._chance, **self._options)
+    def _next_urls(self) -> str | list[str]:
+        first = next(self._turns) % len(self._urls)
+        return self._urls[0] if len(self._urls) == 1 else self._urls[first:] + self._urls[:first]
+
+    def _make_publisher(self, name: str, window: int, patience: float | None = None, url: str | None = None) -> Publisher:
+        client = make_client(url or self._next_urls(), name, self._chance, **self._options)
         return Publisher(
             name, client, self.rooms, self._journal(name), self._chance, window=window, pace=self._pace, patience=patience, notice=self._notice
         )
 
-    def _make_subscriber(self, name: str) -> Subscriber:
-        return Subscriber(name, self._url, self.rooms, self._journal(name), self._chance, notice=self._notice, options=self._options)
+    def _make_subscriber(self, name: str, url: str | None = None) -> Subscriber:
+        urls = url or self._next_urls()
+        return Subscriber(name, urls, self.rooms, self._journal(name), self._chance, notice=self._notice, options=self._options)
 
     def _journal(self, name: str) -> Journal:
         self._journals.append(Journal(self.folder, name))
         return self._journals[-1]
+
+
+def _read_page(page: HistoryPage) -> list[Entry]:
+    return [Entry(page.room, page.epoch, event.offset, event.id) for event in page.events if event.offset is not None]

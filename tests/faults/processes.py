@@ -103,13 +103,13 @@ class Process:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", buffering=0))
         return cls(zygote, pid, output)
 
-    async def until(self, has_come: Callable[[str], bool] | str) -> str:
-        """Wait for a line that fits, or has this text in it. Raises `AssertionError` with the whole output."""
+    async def until(self, has_come: Callable[[str], bool] | str, *, after: int = 0) -> str:
+        """Wait for a line that fits, or has this text in it, past the first `after` lines. Raises `AssertionError` with the whole output."""
         fits = has_come if callable(has_come) else lambda line: has_come in line
         try:
             async with asyncio.timeout(DEADLINE):
                 while True:
-                    for line in self.lines:
+                    for line in self.lines[after:]:
                         if fits(line):
                             return line
                     if self._reading.done():
@@ -185,10 +185,11 @@ class Process:
 
 
 class Server:
-    """`tests.faults.server_program` on one port and one store, as often as it is started. The options are the program's."""
+    """`tests.faults.server_program`, or one like it, on one port and one store, as often as it is started. The options are the program's."""
 
-    def __init__(self, zygote: Zygote, database: str, **options: Any) -> None:
+    def __init__(self, zygote: Zygote, database: str, *, program: str = "tests.faults.server_program", **options: Any) -> None:
         self.port = find_free_port()
+        self._program = program
         self.lives: list[Process] = []
         self._zygote = zygote
         self._options = {"port": self.port, "database": database, **options}
@@ -205,8 +206,8 @@ class Server:
     async def start(self, **changed: Any) -> None:
         """Start it, and wait until it listens. `changed`: options that are others from now on."""
         self._options |= changed
-        self.lives.append(await Process.start(self._zygote, "tests.faults.server_program", self._options))
-        await self.process.until("listening")
+        self.lives.append(await Process.start(self._zygote, self._program, self._options))
+        await self.process.until(lambda line: line == "listening")
 
     async def kill(self) -> None:
         """`kill -9`."""

@@ -10,6 +10,7 @@ import asyncio
 import random
 import socket
 import struct
+from collections.abc import Collection
 from types import TracebackType
 from typing import Literal, Self
 
@@ -22,6 +23,9 @@ CHUNK = 16 * 1024
 CHUNKS = 16
 """Chunks that wait in one direction of one connection; past that the proxy does not read."""
 
+OPENING = 4096
+"""Bytes by which a connection is recognised."""
+
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time: closing sends RST."""
 
@@ -32,8 +36,8 @@ class Mode:
     resets = False
     """Whether connections, open and new ones, are reset."""
 
-    def holds(self, direction: Direction) -> bool:
-        """Whether bytes of this direction wait until the mode changes."""
+    def holds(self, direction: Direction, link: Link) -> bool:
+        """Whether bytes of this direction of a connection wait until the mode changes."""
         return False
 
     def latency(self) -> float:
@@ -76,13 +80,14 @@ class Rate(Mode):
 
 
 class Blackhole(Mode):
-    """Connections are accepted and stay open; nothing arrives, in one direction only (half-open) or in both."""
+    """Connections are accepted and stay open; nothing arrives, in one direction only (half-open) or in both. `links`: of these alone."""
 
-    def __init__(self, direction: Direction | None = None) -> None:
+    def __init__(self, direction: Direction | None = None, links: Collection[Link] | None = None) -> None:
         self._direction = direction
+        self._links = links
 
-    def holds(self, direction: Direction) -> bool:
-        return self._direction in (None, direction)
+    def holds(self, direction: Direction, link: Link) -> bool:
+        return self._direction in (None, direction) and (self._links is None or link in self._links)
 
 
 class Reset(Mode):
@@ -145,6 +150,8 @@ class Link:
         self._proxy = proxy
         self._near = near
         self._far = far
+        self.opening = b""
+        """The first bytes that went up."""
 
     async def run(self) -> None:
         """Carry bytes until both sides are done, or the connection is cut."""
@@ -152,7 +159,7 @@ class Link:
             async with asyncio.TaskGroup() as group:
                 for direction, source, target in (("up", self._near, self._far), ("down", self._far, self._near)):
                     queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS)
-                    group.create_task(self._fill(source, queue))
+                    group.create_task(self._fill(direction, source, queue))  # type: ignore[arg-type]
                     group.create_task(self._drain(direction, queue, target))  # type: ignore[arg-type]
         except* (_Cut, OSError):
             pass
@@ -165,9 +172,11 @@ class Link:
         for stream in (self._near, self._far):
             stream.reset()
 
-    async def _fill(self, source: Stream, queue: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _fill(self, direction: Direction, source: Stream, queue: asyncio.Queue[tuple[float, bytes]]) -> None:
         while True:
             chunk = await source.reader.read(CHUNK)
+            if direction == "up" and len(self.opening) < OPENING:
+                self.opening += chunk
             await queue.put((SYSTEM_CLOCK.monotonic(), chunk))
             if not chunk:
                 return
@@ -175,10 +184,10 @@ class Link:
     async def _drain(self, direction: Direction, queue: asyncio.Queue[tuple[float, bytes]], target: Stream) -> None:
         while True:
             arrived, chunk = await queue.get()
-            mode = await self._proxy.allow(direction)
+            mode = await self._proxy.allow(direction, self)
             await asyncio.sleep(max(0.0, arrived + mode.latency() - SYSTEM_CLOCK.monotonic()))
             await asyncio.sleep(mode.seconds_for(len(chunk)))
-            mode = await self._proxy.allow(direction)  # it may have changed meanwhile
+            mode = await self._proxy.allow(direction, self)  # it may have changed meanwhile
             if not chunk:
                 if target.writer.can_write_eof():
                     target.writer.write_eof()
@@ -257,15 +266,19 @@ class Proxy:
         for link in self._links:
             link.reset()
 
+    def find(self, words: bytes) -> set[Link]:
+        """The open connections that have said this among the first bytes that went up."""
+        return {link for link in self._links if words in link.opening}
+
     async def until_cut(self, count: int = 1) -> None:
         """Wait until modes have cut so many connections."""
         while self.cuts < count:
             self._has_cut.clear()
             await self._has_cut.wait()
 
-    async def allow(self, direction: Direction) -> Mode:
+    async def allow(self, direction: Direction, link: Link) -> Mode:
         """Wait while the mode holds this direction back; returns the mode that lets it go."""
-        while self._mode.holds(direction):
+        while self._mode.holds(direction, link):
             await self._changed.wait()
         return self._mode
 

@@ -19,23 +19,29 @@ UNLIMITED = {
 
 
 def main(options: dict[str, Any]) -> None:
-    """`options`: `port`, `database` (a URL), and `pattern`, the settings of every room."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    """`options`: those of `make_server`."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     make_server(**options).run(on_started=lambda: print("listening", flush=True))
 
 
 def make_server(
-    port: int, database: str, pattern: dict[str, Any] | None = None, database_options: dict[str, Any] | None = None, **groups: Any
+    port: int,
+    database: str,
+    pattern: dict[str, Any] | None = None,
+    database_options: dict[str, Any] | None = None,
+    ack: str | None = None,
+    limits: dict[str, Any] | None = None,
+    **groups: Any,
 ) -> RealtimeServer:
-    """The rig's server, not started. `pattern`: settings of every room; `groups`: further option groups."""
+    """The rig's server, not started. `pattern`: settings of every room; `limits`: those that are not off; `groups`: further option groups."""
     return RealtimeServer(
         host="127.0.0.1",
         port=port,
         authentication={"jwt_secret": SECRET},
         authorization={"permissions": {"*": ["read", "write"]}},
-        rooms={"patterns": {"*": pattern or {}}},
+        rooms={"patterns": {"*": pattern or {}}, "max_users_per_room": 10_000},
         connections={"max_connections": 10_000},
-        limits=UNLIMITED,
-        persistence={"database": {"url": database, **(database_options or {})}},
+        limits=UNLIMITED | (limits or {}),
+        persistence={"database": {"url": database, **(database_options or {})}, "ack": ack},
         **groups,
     )

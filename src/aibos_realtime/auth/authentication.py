@@ -13,10 +13,13 @@ from types import TracebackType
 from typing import Annotated, Any, Never, Self
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from ..backends.bus import Bus, LocalBus
+from ..backends.revocations import RevocationStore, Revoked
 from ..clock import SYSTEM_CLOCK, Clock
-from ..errors import AuthenticationError, ConfigurationError, TokenExpired, TokenRevoked
+from ..errors import AuthenticationError, ConfigurationError, TokenExpired, TokenRevoked, ValidationError
 from ..options import Options
 from .carriers import TokenCarrier, bearer_entry
 from .issuing import TokenIssuer, parse_duration, require
@@ -32,6 +35,14 @@ MAX_LIFETIME = 30 * 86400.0
 EXCLUDED = ("/health", "/status", "/ready")
 
 RevokedCallback = Callable[[str | None, str | None], Awaitable[object] | object]
+
+
+class Revoke(Struct, frozen=True, tag="revoke"):
+    """What nodes ask of one another: to refuse a user's tokens, or one token, and to close what has been let in with them."""
+
+    user_id: str | None
+    token_id: str | None
+    at: float
 
 
 def _split(value: object) -> object:
@@ -128,8 +139,14 @@ class WebSocketAuth:
             if self._key is not None and allowed[0] in HMAC
             else None
         )
-        self._revocations = Revocations(memory=options.max_lifetime + 2 * options.leeway + 1)
+        self.revocation_memory = options.max_lifetime + 2 * options.leeway + 1
+        """Seconds for which a revocation matters."""
+        self._revocations = Revocations(memory=self.revocation_memory)
         self._listeners: list[RevokedCallback] = []
+        self._load_listeners: list[Callable[[], object]] = []
+        self._kept: RevocationStore | None = None
+        self._bus: Bus = LocalBus()
+        self._bus.on(Revoke, self._revoke)
 
     @classmethod
     def from_options(cls, options: AuthenticationOptions, *, clock: Clock = SYSTEM_CLOCK) -> Self:
@@ -226,16 +243,53 @@ class WebSocketAuth:
     async def revoke(self, *, user_id: str | None = None, token_id: str | None = None) -> None:
         """Take back every token of a user that was issued up to now, or one token; exactly one of the two must be named.
 
-        Then calls those who registered with `on_revoked`, in order; one that fails is logged and costs only itself.
+        Then calls those who registered with `on_revoked`, on every node, in order; one that fails is logged and costs only itself. Of several nodes:
+        raises `BrokerUnavailable` where the others could not be told for sure; this one has done it then.
         """
-        self.note_revoked(user_id=user_id, token_id=token_id)
+        at = self._clock.now()
+        self.note_revoked(user_id=user_id, token_id=token_id, at=at)
+        try:
+            if self._kept is not None:
+                await self._kept.add([Revoked("token", token_id, at) if token_id is not None else Revoked("user", str(user_id), at)])
+        finally:
+            await self._bus.ask(Revoke(user_id, token_id, at))
+
+    async def _revoke(self, request: Revoke) -> None:
+        """Some node's revocation, on this one."""
+        self.note_revoked(user_id=request.user_id, token_id=request.token_id, at=request.at)
         for listener in tuple(self._listeners):
             try:
-                result = listener(user_id, token_id)
+                result = listener(request.user_id, request.token_id)
                 if inspect.isawaitable(result):
                     await result
             except Exception as error:
                 logger.error("A listener to revocations failed (%s).", type(error).__name__)
+
+    def join(self, bus: Bus, kept: RevocationStore) -> None:
+        """Be one of several nodes: a revocation on one is one on all, also on those that start later. Before `load_revocations`."""
+        self._bus, self._kept = bus, kept
+        bus.on(Revoke, self._revoke)
+        bus.on_gap(self.load_revocations)
+
+    async def load_revocations(self) -> None:
+        """Take over what is kept, at the start and whenever something may have been missed. Raises `BrokerUnavailable`."""
+        if self._kept is None:
+            return
+        for revoked in await self._kept.load():
+            try:
+                if revoked.kind == "all":
+                    self._revocations.revoke_all(min(revoked.at, self._clock.now()))
+                else:
+                    self.note_revoked(**{f"{revoked.kind}_id": revoked.name}, at=revoked.at)
+            except ValidationError:
+                logger.warning("Something that is kept as a revocation is none, and was passed over.")
+        for listener in self._load_listeners:
+            listener()
+
+    async def keep_revocations(self) -> None:
+        """Have everything kept again that is known here: what was kept has been lost. Raises `BrokerUnavailable`."""
+        if self._kept is not None:
+            await self._kept.add(list(self._revocations))
 
     def note_revoked(self, *, user_id: str | None = None, token_id: str | None = None, at: float | None = None) -> None:
         """Remember a revocation without telling anybody: one of another node, or of an earlier run. `at`: Unix seconds, default now."""
@@ -253,6 +307,10 @@ class WebSocketAuth:
         """Call `callback(user_id, token_id)`, one of them None, at each `revoke`. Plain or async; also a decorator."""
         self._listeners.append(callback)
         return callback
+
+    def on_loaded(self, callback: Callable[[], object]) -> None:
+        """Call when revocations came that nobody told of: what was let in has to be looked at again (`is_revoked`)."""
+        self._load_listeners.append(callback)
 
     def is_revoked(self, identity: Identity) -> bool:
         """Whether this identity was taken back since it was verified."""

@@ -1,10 +1,12 @@
-"""Which tokens were taken back. In this process's memory: telling other nodes is for those who listen (`WebSocketAuth.on_revoked`)."""
+"""Which tokens were taken back, in this process's memory. Other nodes are told by `WebSocketAuth`, and later ones by a `RevocationStore`."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 
+from ..backends.revocations import Revoked
 from .user import Identity
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,18 @@ class Revocations:
         """Refuse the token with this id (`jti`)."""
         self._add(self._tokens, token_id, at, now)
 
+    def revoke_all(self, at: float) -> None:
+        """Refuse what was issued to anybody up to `at`."""
+        self._cutoff = at if self._cutoff is None else max(at, self._cutoff)
+
+    def __iter__(self) -> Iterator[Revoked]:
+        for name, at in self._users.items():
+            yield Revoked("user", name, at)
+        for name, at in self._tokens.items():
+            yield Revoked("token", name, at)
+        if self._cutoff is not None:
+            yield Revoked("all", "", self._cutoff)
+
     def is_revoked(self, identity: Identity) -> bool:
         """Whether this token was taken back. One without `iat` counts as issued before every revocation of its user."""
         if self._tokens and identity.token_id in self._tokens:
@@ -67,4 +81,4 @@ class Revocations:
             _, at = oldest.popitem(last=False)
             if self._cutoff is None:
                 logger.warning("More than %d revocations: from now on the oldest of them count for every user.", self._limit)
-            self._cutoff = at if self._cutoff is None else max(at, self._cutoff)
+            self.revoke_all(at)

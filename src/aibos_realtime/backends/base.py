@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
 from ..protocol.messages import Position, Receipt
+
+if TYPE_CHECKING:
+    from .shared_log import Remembered
 
 Ack = Literal["committed", "queued"]
 """committed: once the store has the event. queued: once the log has it, and the store's intake."""
@@ -185,7 +188,10 @@ class Refused(Exception):
 
 
 class EventStore(Protocol):
-    """Keeps the events of all rooms; one broker at a time writes. Errors: `StoreUnavailable`, and then the outcome of a write is unknown."""
+    """Keeps the events of all rooms. Either one broker writes (`open`, `append`, `forget`), or several nodes do (`share`, `append_once`, `bury`).
+
+    Errors: `StoreUnavailable`, and then the outcome of a write is unknown.
+    """
 
     async def open(self) -> tuple[str, dict[str, Position]]:
         """Become the only writer. Returns the epoch of rooms that have none, and where every room ends.
@@ -193,16 +199,42 @@ class EventStore(Protocol):
         Raises `ConfigurationError` where another writer is there, or the store cannot be used as it is.
         """
 
+    async def share(self) -> str:
+        """Become one of the nodes that write, or make sure of being one still: where another writer was there in between, become one anew.
+
+        Returns the name of the era. It is another one after a single writer was there, who continues no epoch of theirs: what the nodes remember of
+        an earlier era is no continuity. Raises as `open` does; where it was shared before, `StoreUnavailable`.
+        """
+
     async def close(self) -> None: ...
 
     async def append(self, batch: Batch) -> None:
         """Store a batch, all of it or nothing. Raises `Refused`."""
 
+    async def append_once(self, events: Sequence[LoggedEvent], hollow: frozenset[int]) -> None:
+        """Store events that have their positions, all or nothing; where a position is taken already, it was stored before, and stays as it is.
+
+        An event whose id has another place in the room already is stored all the same, so that no place is missing; `find` gives the first one.
+        `hollow`: as in `Batch`. Raises `Refused`.
+        """
+
+    async def bury(self, event: LoggedEvent, reason: str, now: int) -> None:
+        """Store the place of an event that is refused, without its payload, and the event among the dead messages, with a reason; repeatable.
+
+        `now`: ms since 1970. Raises `Refused` where even the place cannot be stored.
+        """
+
     async def heads(self, rooms: Iterable[str]) -> dict[str, Position]:
-        """Where rooms end, after every `append` so far, also one whose outcome was unknown. Rooms without an event are left out."""
+        """Where rooms end, after every `append` so far, also one whose outcome was unknown; where it is shared, the last event that is stored.
+
+        Rooms without an event are left out.
+        """
 
     async def find(self, keys: Iterable[Key]) -> dict[Key, Stored]:
         """What is stored under ids; what is not is left out."""
+
+    async def recent_ids(self, room: str, since: int) -> list[Remembered]:
+        """The ids in a room's log since a time (ms since 1970), the newest first, 10,000 at most. `data` is None also where it would be too much."""
 
     def read_after(self, room: str, after: Position, limit: int) -> Coroutine[Any, Any, list[LoggedEvent]]:
         """The rows of one epoch after an offset, by rising offset; there may be gaps. One without a payload has empty `data`."""

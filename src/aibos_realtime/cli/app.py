@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -17,6 +18,7 @@ from .check import check
 from .database import database
 from .exits import EXIT_CODES, ExitCode, Failure, exit_code_of
 from .listen import listen
+from .nodes import nodes
 from .output import ReaderGone, complain, out
 from .program import NAME
 from .publish import publish
@@ -32,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for command in (serve, token, publish, listen, check, database, queue):
+for command in (serve, token, publish, listen, nodes, check, database, queue):
     app.command(epilog=EXIT_CODES)(command)
 
 
@@ -58,11 +60,16 @@ def realtime(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and exit. `arguments`: default those of the process."""
+    end_with(lambda: app(arguments, prog_name=NAME))
+
+
+def end_with(work: Callable[[], object]) -> NoReturn:
+    """Do some work and exit: whatever it raises becomes one sentence and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(arguments, prog_name=NAME)
+        work()
     except Failure as failure:
         code, message = failure.code, str(failure)
     except RealtimeError as error:

@@ -1,4 +1,4 @@
-"""What `check` looks at: secret, port, descriptors, event loop, certificate, store, queue, variables. It changes nothing, and starts nothing."""
+"""What `check` looks at: secret, port, descriptors, event loop, certificate, store, queue, nodes, variables. It changes nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from typing import Literal
 
 from ..auth.authentication import WebSocketAuth
+from ..backends.redis.client import Client
+from ..backends.redis.options import RedisOptions
 from ..backends.sql.database import Database
 from ..backends.sql.options import DatabaseOptions
 from ..clock import SYSTEM_CLOCK
@@ -57,6 +59,8 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
     found.append(check_store(config.persistence.database))
     if config.queue.redis is not None or config.queue.url is not None:
         found.append(check_queue(config.queue))
+    if config.scaling.enabled:
+        found.append(check_nodes(config))
     return found
 
 
@@ -145,6 +149,26 @@ def check_queue(options: MessageQueueOptions) -> Finding:
     except RealtimeError as error:
         return Finding("queue", "failed", str(error))
     return Finding("queue", "ok", "the queue's store answers")
+
+
+def check_nodes(config: RealtimeConfig) -> Finding:
+    """Whether the place where the nodes meet answers, and whether they can all reach the database."""
+
+    async def connect(redis: RedisOptions) -> None:
+        client = Client.from_options(redis)
+        await client.open()
+        await client.close()
+
+    assert config.nodes_redis is not None
+    try:
+        asyncio.run(connect(config.nodes_redis))
+    except RealtimeError as error:
+        return Finding("nodes", "failed", f"scaling.{error}" if isinstance(error, ConfigurationError) else str(error))
+    if config.persistence.database.url.startswith("sqlite:"):
+        return Finding("nodes", "warning", "Redis answers; all nodes must be on this machine, since they share an SQLite file: else use PostgreSQL")
+    if config.scaling.instance_url is None:
+        return Finding("nodes", "warning", "Redis answers; without INSTANCE_URL this server is in nobody's list of instances")
+    return Finding("nodes", "ok", "Redis answers")
 
 
 def check_loop(has_uvloop: bool) -> Finding:

@@ -1,10 +1,12 @@
-"""`aibos-realtime serve`: run a server in this very process, until SIGINT or SIGTERM. No supervisor, and no other process."""
+"""`aibos-realtime serve`: run a server in this very process, until SIGINT or SIGTERM. With `--workers` it only looks after those (`workers`)."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,32 +22,56 @@ if TYPE_CHECKING:
     from ..server.server import RealtimeServer
 
 
+@dataclass(frozen=True)
+class Given:
+    """Which server, and what was said of it on the command line."""
+
+    target: str | None = None
+    host: str | None = None
+    port: int | None = None
+    config: Path | None = None
+    env_file: Path | None = None
+    redis_url: str | None = None
+    database_url: str | None = None
+
+    @property
+    def configuring(self) -> str | None:
+        """The first option that configures a server which is made here."""
+        options = ("config", "env_file", "redis_url", "database_url")
+        return next((f"--{name.replace('_', '-')}" for name in options if getattr(self, name) is not None), None)
+
+
 def serve(
     target: Annotated[
         str | None, typer.Argument(metavar="MODULE:SERVER", help="A server of your own; without it, one from the configuration.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: REALTIME_HOST, else 0.0.0.0]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.  [default: REALTIME_PORT, else 3001]")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port; several need Redis.", metavar="N")] = 1,
     config: Annotated[Path | None, typer.Option(help="TOML file; the environment wins over it.", metavar="FILE")] = None,
     env_file: Annotated[Path | None, typer.Option(help="File of variables; the environment wins over it.  [default: .env]", metavar="FILE")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Redis or Valkey.  [default: REDIS_URL]", metavar="URL")] = None,
+    database_url: Annotated[str | None, typer.Option(help="The database.  [default: DATABASE_URL]", metavar="URL")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="A server for trying out: loopback only, its own secret, example data.")] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How logs look, on stderr.")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(help="The least important that is logged.")] = LogLevel.info,
 ) -> None:
     """Run a server until Ctrl-C or SIGTERM.
 
-    A second signal ends it at once.
+    A second signal ends it at once. With several workers SIGHUP replaces them one after the other.
 
     \b
     aibos-realtime serve               configured by the environment, .env and --config
     aibos-realtime serve ours:server   a RealtimeServer, or an ASGI app with one mounted, in ours.py
     aibos-realtime serve --demo        to try it out; needs no configuration
     """
-    if demo and (target or config or env_file):
-        given = target or ("--config" if config else "--env-file")
-        raise Failure(f"--demo runs without configuration: leave {given} away, or leave --demo away.", ExitCode.USAGE)
-    if target and (config or env_file):
-        raise Failure(f"{target} is configured where it is made: leave {'--config' if config else '--env-file'} away.", ExitCode.USAGE)
+    given = Given(target, host, port, config, env_file, redis_url, database_url)
+    if demo and (conflicting := target or given.configuring):
+        raise Failure(f"--demo runs without configuration: leave {conflicting} away, or leave --demo away.", ExitCode.USAGE)
+    if demo and workers > 1:
+        raise Failure("--demo runs in one process: leave --workers away.", ExitCode.USAGE)
+    if target and given.configuring:
+        raise Failure(f"{target} is configured where it is made: leave {given.configuring} away.", ExitCode.USAGE)
     logs = set_up_logging(log_format, log_level)
     has_banner = log_format is LogFormat.text and (demo or out.is_terminal)
     if has_banner and err.is_terminal:
@@ -53,8 +79,15 @@ def serve(
     try:
         if demo:
             _serve_demo(host, port, has_banner)
+            return
+        server, path = make_server(given, logs)
+        show = (lambda: print_banner(server, path)) if has_banner else None
+        if workers == 1:
+            run(server, show)
         else:
-            _serve_configured(target, host, port, config, env_file, logs, has_banner)
+            from .workers import serve_with_workers
+
+            serve_with_workers(server, given, workers, log_format=log_format, log_level=log_level, on_started=show)
     except ConfigurationError as error:
         raise Failure(f"{error}{_advice(error)}", ExitCode.USAGE) from None
 
@@ -72,33 +105,38 @@ def _serve_demo(host: str | None, port: int | None, has_banner: bool) -> None:
             out.json(demo.facts())
 
     try:
-        _run(demo.server, begin)
+        run(demo.server, begin)
     finally:
         demo.end()
 
 
-def _serve_configured(
-    target: str | None, host: str | None, port: int | None, config: Path | None, env_file: Path | None, logs: CommandLogs, has_banner: bool
-) -> None:
-    if target is not None:
-        from .loading import load_server
+def make_server(given: Given, logs: CommandLogs) -> tuple[RealtimeServer, str]:
+    """The server that is meant, and the path that it is mounted on ("" where it has the port for itself). Raises `ConfigurationError`, `Failure`."""
+    if given.target is None:
+        return server_from_environment(given), ""
+    from .loading import load_server
 
-        server, path = load_server(target)
-        yield_to_application(logs)
-        server.listen_on(host=host, port=port)
-    else:
-        server, path = server_from_environment(host, port, config, env_file), ""
-    _run(server, (lambda: print_banner(server, path)) if has_banner else None)
+    server, path = load_server(given.target)
+    yield_to_application(logs)
+    server.listen_on(host=given.host, port=given.port)
+    return server, path
 
 
-def server_from_environment(host: str | None, port: int | None, config: Path | None, env_file: Path | None) -> RealtimeServer:
+def server_from_environment(given: Given) -> RealtimeServer:
     """What `serve` alone runs. Raises `ConfigurationError`, and `Failure` for a file that is not there."""
     from ..server.server import RealtimeServer
 
-    check_file("--config", config)
-    check_file("--env-file", env_file)
-    given: dict[str, Any] = {"host": host, "port": port, "config": config and str(config), "env_file": env_file and str(env_file)}
-    return RealtimeServer.from_env(**{name: value for name, value in given.items() if value is not None})
+    check_file("--config", given.config)
+    check_file("--env-file", given.env_file)
+    options: dict[str, Any] = {
+        "host": given.host,
+        "port": given.port,
+        "config": given.config and str(given.config),
+        "env_file": given.env_file and str(given.env_file),
+        "queue": {"redis": {"url": given.redis_url, "db": None}} if given.redis_url is not None else None,
+        "persistence": {"database": {"url": given.database_url}} if given.database_url is not None else None,
+    }
+    return RealtimeServer.from_env(**{name: value for name, value in options.items() if value is not None})
 
 
 def check_file(option: str, path: Path | None) -> None:
@@ -122,17 +160,18 @@ def print_banner(server: RealtimeServer, path: str) -> None:
     out.line(("  stop     ", quiet), "Ctrl-C")
 
 
-def _run(server: RealtimeServer, on_started: Any) -> None:
+def run(server: RealtimeServer, on_started: Callable[[], object] | None, *, says_stopped: bool = True) -> None:
     """Serve until stopped. From here on every failure is one at run time."""
     try:
         server.run(on_started=on_started)
     except RealtimeError as error:
-        raise Failure(_explain(error, server), ExitCode.FAILED) from None
-    if out.is_terminal:
+        raise Failure(explain(error, server), ExitCode.FAILED) from None
+    if says_stopped and out.is_terminal:
         out.line(("stopped", "dim"))
 
 
-def _explain(error: RealtimeError, server: RealtimeServer) -> str:
+def explain(error: RealtimeError, server: RealtimeServer) -> str:
+    """What went wrong with a server that was to listen, and what to do."""
     if not str(error).startswith("port:"):
         return str(error)  # of a database, say: what follows is about the address to listen on
     cause, address = error.__cause__, f"{server.config.host}:{server.config.port}"

@@ -32,11 +32,12 @@ class RoomInfo(Struct, frozen=True):
 
 
 class Presence:
-    """A user in a room: with how many sockets, and whether the application itself put him there."""
+    """A user in a room: with how many sockets, and whether the application itself put him there. `birth`: of the life of the room that he is in."""
 
-    __slots__ = ("held", "since", "sockets", "user")
+    __slots__ = ("birth", "held", "since", "sockets", "user")
 
     def __init__(self, user: User | None, since: float) -> None:
+        self.birth = ""
         self.user = user
         self.since = since
         self.sockets = 0
@@ -46,9 +47,11 @@ class Presence:
 class Room:
     """Members are sockets, grouped by the encoding of their frames: one frame is built per group."""
 
-    __slots__ = ("created_at", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
+    __slots__ = ("birth", "created_at", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
 
     def __init__(self, room_id: str, name: str, type: str, settings: RoomSettings, created_at: float) -> None:
+        self.birth = ""
+        """Of several nodes: which life of the room this is."""
         self.id = room_id
         self.name = name
         self.type = type
@@ -69,8 +72,18 @@ class Room:
         return [socket for group in self.groups.values() for socket in group] + list(self.joining)
 
     @property
+    def socket_count(self) -> int:
+        return sum(map(len, self.groups.values())) + len(self.joining)
+
+    @property
     def is_empty(self) -> bool:
         return not self.users
+
+    def stop_timer(self) -> None:
+        """The room is not to go for being empty."""
+        if self.empty_timer is not None:
+            self.empty_timer.cancel()
+            self.empty_timer = None
 
     def go_live(self, socket: Socket) -> None:
         """From now on the room's events go to this socket as they come."""
@@ -96,4 +109,4 @@ class Room:
                 del self.groups[socket.encoding]
 
     def info(self) -> RoomInfo:
-        return RoomInfo(self.id, self.name, self.type, self.settings, self.created_at, len(self.users), len(self.sockets))
+        return RoomInfo(self.id, self.name, self.type, self.settings, self.created_at, len(self.users), self.socket_count)

@@ -63,7 +63,7 @@ class Socket:
     __slots__ = (
         "_calls", "_data", "_drained", "_headers", "_held", "_host", "_next_ref", "_outbox", "_user", "authenticated", "backlog", "closing",
         "connected_at", "deadline", "encoding", "expires_at", "expiry_close_at", "expiry_notice_at", "handlers", "heard_at", "id", "memberships",
-        "pace", "pinged", "publishes", "ready", "token_id", "token_issued_at", "transport", "write",
+        "pace", "pinged_at", "publishes", "ready", "token_id", "token_issued_at", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, host: Host, transport: Transport, encoding: Encoding, *, headers: bytes = b"", connected_at: float = 0.0) -> None:
@@ -94,7 +94,7 @@ class Socket:
         self.publishes: deque[tuple[ClientMessage, asyncio.Future[Any]]] | None = None
         self.pace: Any = None
         self.heard_at = host.coarse_now
-        self.pinged = False
+        self.pinged_at = -1.0
         self.deadline: float | None = None
         self.ready = False
         """The client has been told `connected`."""
@@ -369,7 +369,7 @@ class Socket:
             self.overflow()
 
     def ping(self) -> None:
-        self.pinged = True
+        self.pinged_at = self._host.coarse_now
         self.write(_PING_FRAME)
 
 

@@ -140,8 +140,8 @@ class EventBroadcaster:
         """Send an event to the members of a room.
 
         `filter`: `where(...)`, the name of a registered filter, or a callable `User -> bool`, which is decided now, for the users who are in the
-        room or left it within the recovery window. `exclude`: user ids. `idempotency_key`: repeating it within 5 minutes publishes once.
-        `volatile`: no position, no log, dropped for members who are behind. `persist=False`: a position, but no payload in the store.
+        room, on whichever node, or left it within the recovery window. `exclude`: user ids. `idempotency_key`: repeating it within 5 minutes
+        publishes once. `volatile`: no position, no log, dropped for members who are behind. `persist=False`: a position, but no payload in the store.
 
         Raises `ProtocolError` (names), `MessageTooLarge`, `ValidationError` (data that JSON cannot express), `IdempotencyConflict`,
         `BrokerUnavailable`.
@@ -178,7 +178,7 @@ class EventBroadcaster:
 
         Items are `Broadcast`s or mappings with the same members (`{"room": …, "event": …, "data": …}`). Raises as `broadcast_to_room` does.
         """
-        drafts = [self._draft_of(item if isinstance(item, Broadcast) else _broadcast(item)) for item in items]
+        drafts = [await self._draft_of(item if isinstance(item, Broadcast) else _broadcast(item)) for item in items]
         return await asyncio.gather(*(self._send(draft, volatile) for draft, volatile in drafts))
 
     # — inside —
@@ -194,7 +194,7 @@ class EventBroadcaster:
         volatile: bool,
         persist: bool,
     ) -> Receipt:
-        return await self._send(self._draft(room_id, event, data, filter, exclude, key, persist), volatile)
+        return await self._send(await self._draft(room_id, event, data, filter, exclude, key, persist), volatile)
 
     def _send(self, draft: Draft, volatile: bool) -> asyncio.Future[Receipt]:
         if not volatile:
@@ -208,19 +208,22 @@ class EventBroadcaster:
         done.set_result(Receipt(draft.id, draft.room, None))
         return done
 
-    def _draft_of(self, item: Broadcast) -> tuple[Draft, bool]:
+    async def _draft_of(self, item: Broadcast) -> tuple[Draft, bool]:
         if (item.room is not None) + (item.user is not None) + item.all != 1:
             raise ValidationError("broadcast_many: each item needs exactly one of room, user and all")
         room_id = item.room if item.room is not None else user_stream(item.user) if item.user is not None else ALL
         check_room(room_id)
-        return self._draft(room_id, item.event, item.data, item.filter, item.exclude, item.idempotency_key, item.persist), item.volatile
+        draft = await self._draft(room_id, item.event, item.data, item.filter, item.exclude, item.idempotency_key, item.persist)
+        return draft, item.volatile
 
-    def _draft(self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool) -> Draft:
+    async def _draft(
+        self, room_id: str, event: str, data: Any, filter: Filter | None, exclude: Iterable[str], key: str | None, persist: bool
+    ) -> Draft:
         check_event(event)
         if key is not None:
             check_id("idempotency_key", key)
         text = encode_data(data, self._sending.max_bytes)
-        audience = self._audience(room_id, filter, exclude)
+        audience = await self._audience(room_id, filter, exclude)
         rooms = self._sending.rooms
         pattern = rooms.pattern(room_id) if rooms is not None and not is_own_stream(room_id) else RoomPattern()
         return Draft(
@@ -237,7 +240,7 @@ class EventBroadcaster:
             history_ttl=pattern.history_ttl,
         )
 
-    def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:
+    async def _audience(self, room_id: str, filter: Filter | None, exclude: Iterable[str]) -> Audience | None:
         but = excluded(exclude)
         if but or isinstance(filter, Where):
             check_audience([filter if isinstance(filter, Where) else None, but])
@@ -253,17 +256,16 @@ class EventBroadcaster:
             return Audience(filter=name, exclude=but)
         if not callable(filter):
             raise ConfigurationError(f"filter: where(…), a registered name or a function is expected, not {type(filter).__name__}")
-        users = frozenset(user.id for user in self._within_reach(room_id) if decide(filter, user))
+        users = frozenset(user.id for user in await self._within_reach(room_id) if decide(filter, user))
         return Audience(users=users, exclude=but)
 
-    def _within_reach(self, room_id: str) -> list[User]:
-        if room_id == ALL and self._sending.pool is not None:
-            return self._sending.pool.users_within_reach(RECOVERY_WINDOW)
-        if self._sending.rooms is None:
+    async def _within_reach(self, room_id: str) -> list[User]:
+        rooms = self._sending.rooms
+        if rooms is None:
             raise ConfigurationError(
                 "filter: a function is decided for the users present, whom a broadcaster with a broker alone does not know; use where(…)"
             )
-        return self._sending.rooms.users_within_reach(room_id)
+        return await (rooms.everybody_within_reach(RECOVERY_WINDOW) if room_id == ALL else rooms.users_within_reach(room_id))
 
 
 def _broadcast(item: Mapping[str, Any]) -> Broadcast:

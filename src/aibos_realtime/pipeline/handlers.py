@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar
 
@@ -20,8 +21,10 @@ from ..backends.base import Broker, Draft, Receipt
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
+from ..hub.keeper import Place
+from ..hub.openings import once_open
 from ..hub.room import Room
-from ..hub.rooms import RoomManager
+from ..hub.rooms import RoomManager, is_member
 from ..hub.socket import Socket
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode
@@ -151,13 +154,13 @@ class BuiltIns:
         if is_own_stream(request.room_id):
             return await self._recover_stream(socket, message, request)
         await self.check_join(socket, request.room_id)
-        room = self._enter(socket, request.room_id)
+        room, place = await self._enter(socket, request.room_id)
         if request.presence:
             room.watchers[socket] = None
         try:
-            await self._answer_join(socket, message, request, room)
+            await self._answer_join(socket, message, request, room, place)
         except BaseException:
-            if socket.memberships and request.room_id in socket.memberships:
+            if is_member(socket, room):
                 self._rooms.exit(socket, request.room_id)
             raise
         return ANSWERED
@@ -171,21 +174,28 @@ class BuiltIns:
         if limit is not None and room_id not in joined and len(joined) >= limit:
             raise RoomLimitExceeded(f"A connection is in at most {limit} rooms.")
 
-    def _enter(self, socket: Socket, room_id: str) -> Room:
-        room: Room | None = (socket.memberships or {}).get(room_id)
-        if room is None:
-            return self._rooms.enter(socket, room_id)
-        self._fanout.flush_room(room_id)
-        room.hold(socket)
-        return room
+    async def _enter(self, socket: Socket, room_id: str) -> tuple[Room, Place]:
+        """Make a socket a member that is on its way in."""
+        with await self._rooms.admit(socket, room_id, partial(self.check_join, socket, room_id)) as place:
+            room: Room | None = (socket.memberships or {}).get(room_id)
+            if room is None:
+                return self._rooms.enter(socket, room_id), place
+            self._fanout.flush_room(room_id)
+            room.hold(socket)
+            return room, place
 
-    async def _answer_join(self, socket: Socket, message: ClientMessage, request: JoinRoom, room: Room) -> None:
+    async def _answer_join(self, socket: Socket, message: ClientMessage, request: JoinRoom, room: Room, place: Place) -> None:
         top = await self._broker.position(room.id)
         recovered, after = await self._start(request, room.id, top)
+        data: dict[str, Any] = {"roomId": room.id, "epoch": top.epoch, "offset": top.offset, "recovered": recovered}
+        if request.presence or (place.members is None and (place.user_count or len(room.users)) <= MEMBERS_UNASKED):
+            # Now that this node hears the room's notices: nobody comes or goes unnoticed between this list and them.
+            data["members"] = await self._rooms.find_members(room.id)
+        elif place.members is not None:
+            data["members"] = place.members
+        if not is_member(socket, room):
+            raise NotInRoom("You were taken out of the room while you joined it.")
         self._fanout.flush_room(room.id)
-        data = {"roomId": room.id, "epoch": top.epoch, "offset": top.offset, "recovered": recovered}
-        if request.presence or len(room.users) <= MEMBERS_UNASKED:
-            data["members"] = self._rooms.members(room)
         if message.ref is not None:
             socket.write(socket.encoding.frame(Answer("joined-room", message.ref, data)))
         await self._recovery.replay(socket, room.id, after, room)
@@ -221,8 +231,7 @@ class BuiltIns:
     async def presence(self, socket: Socket, message: ClientMessage) -> Answer:
         room_id = _parse(socket, message, RoomRequest).room_id
         await self._require_read(socket, room_id)
-        room = self._rooms.get(room_id)
-        members = self._rooms.members(room) if room is not None else []
+        members = await self._rooms.find_members(room_id)
         return Answer("presence", data={"roomId": room_id, "members": members, "count": len(members)})
 
     async def history(self, socket: Socket, message: ClientMessage) -> Answer:
@@ -267,7 +276,7 @@ class BuiltIns:
         limit = self._limits.broadcast_bytes
         if limit is not None and len(data) > limit:
             raise MessageTooLarge(f"The data has {len(data)} bytes; at most {limit} are sent to a room.")
-        self._rooms.open(room_id)
+        opening = self._rooms.opening(room_id)
         pattern = self._rooms.pattern(room_id)
         draft = Draft(
             room_id,
@@ -281,7 +290,7 @@ class BuiltIns:
             history_size=pattern.history_size,
             history_ttl=pattern.history_ttl,
         )
-        return self._broker.publish(draft)
+        return self._broker.publish(draft) if opening is None else once_open(opening, partial(self._broker.publish, draft))
 
     # — taken over by the application —
 

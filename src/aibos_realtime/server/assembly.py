@@ -6,12 +6,16 @@ import asyncio
 import secrets
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.origin import OriginPolicy
 from ..backends.base import Broker
+from ..backends.nodes import NodeState
 from ..clock import Clock
+from ..cluster.reports import OwnReport
+from ..cluster.scaling import ScalingManager
 from ..config import RealtimeConfig
 from ..errors import ConfigurationError
 from ..hub.callbacks import Callbacks
@@ -30,10 +34,13 @@ from ..protocol.deflate import Inflater
 from ..protocol.frames import FrameReader
 from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue
+from ..storage.shared_broker import SharedBroker
 from ..transport.websocket import WebSocketTransport
+from .availability import Availability
 from .handshake import Arrival, Handshake
+from .scaling import Scaling
 from .sockets import Sockets
-from .storage import Storage
+from .storage import Storage, is_store_in_memory
 from .upgrade import TrustedProxies
 
 WEBSOCKET_PATHS = ("/", "/ws")
@@ -47,6 +54,9 @@ class Parts:
     authorization: WebSocketAuthorization
     broker: Broker
     storage: Storage
+    scaling: Scaling | None
+    scaling_manager: ScalingManager
+    availability: Availability | None
     rooms: RoomManager
     pool: ConnectionPool
     router: Router
@@ -75,7 +85,6 @@ def assemble(
     queue: MessageQueue | None = None,
 ) -> Parts:
     """Build a server's parts. Opens nothing, and binds to no event loop. Raises `ConfigurationError`."""
-    refuse_what_is_not_here(config)
     limits = config.limits
     metrics = pool.metrics if pool is not None else Metrics()
     # Not `or`: an empty pool, or a manager without rooms, is falsy.
@@ -84,11 +93,18 @@ def assemble(
     rooms = rooms if rooms is not None else RoomManager(**_fields(config.rooms), clock=clock)
     pool = pool if pool is not None else _pool(config, metrics, clock)
     filters = Filters()
-    storage = Storage(config, rooms=rooms, filters=filters, metrics=metrics, clock=clock, broker=broker, persistence=persistence, queue=queue)
+    has_store = not is_store_in_memory(config, persistence)
+    scaling = Scaling(config, has_store=has_store, metrics=metrics, clock=clock) if config.scaling.enabled and broker is None else None
+    storage = Storage(
+        config, rooms=rooms, filters=filters, metrics=metrics, clock=clock, broker=broker, scaling=scaling, persistence=persistence, queue=queue,
+    )  # fmt: skip
     broker = storage.broker
     fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
     broker.attach(fanout)
+    if scaling is not None:
+        assert isinstance(broker, SharedBroker)
+        scaling.join(rooms=rooms, auth=auth, broker=broker)
     sending = Sending(
         broker=broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock, max_bytes=limits.broadcast_bytes
     )
@@ -97,7 +113,7 @@ def assemble(
     is_immediate = authorization.is_immediate
     inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, clock=clock, is_immediate=is_immediate)
     callbacks = Callbacks("server", ("connection", "disconnect"))
-    node = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
+    node = scaling.name if scaling else config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
     sockets = Sockets(
         node=node, pool=pool, rooms=rooms, fanout=fanout, inbound=inbound, built_ins=built_ins, callbacks=callbacks, limits=limits,
         deflate_threshold=config.compression.threshold, metrics=metrics, clock=clock,
@@ -117,16 +133,21 @@ def assemble(
     )  # fmt: skip
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
+    if scaling is not None:
+        state = partial(_state, handshake)
+        scaling.nodes.describe(
+            OwnReport(pool=pool, max_connections=pool.options.max_connections, rooms=rooms, weight=config.scaling.weight, state=state, clock=clock)
+        )
+    manager = scaling.manager if scaling else ScalingManager(instances=[config.scaling.instance_url] if config.scaling.instance_url else [])
+    availability = Availability(broker=broker, sockets=sockets, handshake=handshake, clock=clock) if scaling else None
     return Parts(
-        auth, authorization, broker, storage, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets, handshake, origins, metrics,
-        _tls(config), node
+        auth, authorization, broker, storage, scaling, manager, availability, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets,
+        handshake, origins, metrics, _tls(config), node
     )  # fmt: skip
 
 
-def refuse_what_is_not_here(config: RealtimeConfig) -> None:
-    """Raise `ConfigurationError` for options whose promise this version could not keep."""
-    if config.scaling.enabled:
-        raise ConfigurationError("scaling.enabled: several nodes are not supported by this version; leave it off to run one node")
+def _state(handshake: Handshake) -> NodeState:
+    return "up" if handshake.is_open else "draining"
 
 
 def _fields(options: Options) -> dict[str, Any]:

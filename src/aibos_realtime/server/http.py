@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
+from msgspec import Struct
 
 from ..auth.origin import OriginPolicy
 from ..transport.asgi import Receive, Scope, Send
@@ -12,16 +13,29 @@ from ..transport.asgi import Receive, Scope, Send
 Status = Callable[[], tuple[bool, str]]
 
 
+class Reply(Struct, frozen=True):
+    """What a route answers, as JSON. `headers`: further ones, names in lower case."""
+
+    status: int
+    body: Mapping[str, object]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+Route = Callable[[Scope], Awaitable[Reply]]
+"""Answers a GET on one path. Raises nothing that a request could cause."""
+
+
 class HttpApp:
     """`/health`: the process lives. `/ready`, `/status`: it takes connections; 503 while it starts, drains, or misses what it depends on.
 
-    `status()` gives (ready, word).
+    `status()` gives (ready, word). `routes`: further paths.
     """
 
-    def __init__(self, *, status: Status, websocket_paths: Sequence[str], origins: OriginPolicy) -> None:
+    def __init__(self, *, status: Status, websocket_paths: Sequence[str], origins: OriginPolicy, routes: Mapping[str, Route] | None = None) -> None:
         self._status = status
         self._websocket_paths = frozenset(websocket_paths)
         self._origins = origins
+        self._routes = dict(routes or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
@@ -31,7 +45,7 @@ class HttpApp:
             if method == "OPTIONS":
                 await _answer(send, 204, None, headers)
             else:
-                await _answer(send, 405, _problem("bad_request", "GET is answered here."), [*headers, (b"allow", b"GET, HEAD, OPTIONS")])
+                await _answer(send, 405, problem("bad_request", "GET is answered here."), [*headers, (b"allow", b"GET, HEAD, OPTIONS")])
             return
         ready, word = self._status()
         if path == "/health":
@@ -42,9 +56,12 @@ class HttpApp:
             await _answer(send, 200, {"status": word}, headers, method)
         elif path in self._websocket_paths:
             message = "This is a WebSocket endpoint: connect with ws:// or wss://, for example with `aibos-realtime listen ROOM`."
-            await _answer(send, 426, _problem("bad_request", message), [*headers, (b"upgrade", b"websocket"), (b"connection", b"upgrade")], method)
+            await _answer(send, 426, problem("bad_request", message), [*headers, (b"upgrade", b"websocket"), (b"connection", b"upgrade")], method)
+        elif (route := self._routes.get(path)) is not None:
+            reply = await route(scope)
+            await _answer(send, reply.status, reply.body, [*headers, *reply.headers], method)
         else:
-            await _answer(send, 404, _problem("not_found", "There is nothing on this path."), headers, method)
+            await _answer(send, 404, problem("not_found", "There is nothing on this path."), headers, method)
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         fields = dict(scope["headers"])
@@ -57,13 +74,12 @@ class HttpApp:
         )
 
 
-def _problem(code: str, message: str) -> dict[str, object]:
-    return {"code": code, "message": message, "retryable": False}
+def problem(code: str, message: str, *, retryable: bool = False) -> dict[str, object]:
+    """The body of an answer that is an error."""
+    return {"code": code, "message": message, "retryable": retryable}
 
 
-async def _answer(
-    send: Send, status: int, body: dict[str, object] | dict[str, str] | None, headers: list[tuple[bytes, bytes]], method: str = "GET"
-) -> None:
+async def _answer(send: Send, status: int, body: Mapping[str, object] | None, headers: list[tuple[bytes, bytes]], method: str = "GET") -> None:
     content = msgspec.json.encode(body) if body is not None else b""
     fields = [(b"cache-control", b"no-store"), *headers]
     if body is not None:  # a 204 must not tell a length (RFC 9110, section 8.6)

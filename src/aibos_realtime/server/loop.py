@@ -1,11 +1,27 @@
-"""What a process that serves runs on: the event loop, and how often garbage is collected."""
+"""What a process that serves runs on: the event loop, the signals that end it, and how often garbage is collected."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+import logging
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import isawaitable
+from typing import Protocol
+
+logger = logging.getLogger("aibos_realtime")
+
+
+class Serving(Protocol):
+    """A server, as far as running it needs."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain: float) -> None: ...
+
+    async def wait_stopped(self) -> None: ...
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -32,3 +48,31 @@ def rare_garbage_collection() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+async def run_until_signalled(server: Serving, drain: float, on_started: Callable[[], object] | None) -> None:
+    """Start, serve until SIGINT or SIGTERM, and stop; a second signal ends it at once."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    main = asyncio.current_task()
+
+    def ask() -> None:
+        if asked.is_set() and main is not None:
+            main.cancel()
+        asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask)
+    await server.start()
+    stopped = asyncio.ensure_future(server.wait_stopped())
+    asking = asyncio.ensure_future(asked.wait())
+    try:
+        if on_started is not None and isawaitable(told := on_started()):
+            await told
+        await asyncio.wait((stopped, asking), return_when=asyncio.FIRST_COMPLETED)
+        await server.stop(drain)
+    except asyncio.CancelledError:
+        logger.warning("stopped by a second signal")
+    finally:
+        stopped.cancel()
+        asking.cancel()

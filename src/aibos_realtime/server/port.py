@@ -45,8 +45,11 @@ class Port:
         self.number = 0
         """The port that is bound; 0 before `open`."""
 
-    async def bind(self, host: str, port: int) -> None:
-        """Take the address, without listening yet. Raises `ConfigurationError` where it cannot be had, saying which."""
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> None:
+        """Take the address, without listening yet. Raises `ConfigurationError` where it cannot be had, saying which.
+
+        `shared`: beside other processes of this user that do the same (`SharedPort`).
+        """
         self._config.load()
         loop = asyncio.get_running_loop()
         if self._has_app:
@@ -54,7 +57,9 @@ class Port:
         state = self._lifespan.state if self._lifespan is not None else {}
         make = partial(HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state)
         try:
-            self._server = await loop.create_server(make, host or None, port, ssl=self._tls, backlog=BACKLOG, start_serving=False)
+            self._server = await loop.create_server(
+                make, host or None, port, ssl=self._tls, backlog=BACKLOG, reuse_port=shared or None, start_serving=False
+            )
         except OSError as error:
             raise ConfigurationError(
                 f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, overload
-
-from msgspec.structs import replace
 
 from ..auth.authentication import AuthenticationOptions, WebSocketAuth
 from ..auth.origin import CorsOptions
@@ -27,16 +23,19 @@ from ..hub.socket import Socket
 from ..pipeline.authorization import AuthorizationOptions, WebSocketAuthorization
 from ..pipeline.broadcaster import EventBroadcaster, Sending
 from ..pipeline.throttle import LimitOptions
-from ..protocol.close_codes import CloseCode, default_reason
+from ..protocol.close_codes import CloseCode
 from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.base import CLOSE_TIMEOUT
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, assemble
 from .http import HttpApp
-from .loop import new_event_loop, rare_garbage_collection
+from .instances import INSTANCES_PATH, InstancesRoute
+from .loop import new_event_loop, rare_garbage_collection, run_until_signalled
+from .people import People
 from .port import Port
 from .sockets import Sockets
+from .upgrade import TrustedProxies
 
 logger = logging.getLogger("aibos_realtime")
 
@@ -107,10 +106,17 @@ class RealtimeServer:
         self.broadcaster = EventBroadcaster(server=self)
         self._state = "stopped"
         self._port: Port | None = None
+        self._shares_port = False
         self._stopped = asyncio.Event()
-        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins)
+        self.scaling = parts.scaling_manager
+        instances = InstancesRoute(
+            self.scaling, auth=parts.auth, proxies=TrustedProxies(self.config.trusted_proxies), penalty=parts.handshake.penalty, clock=clock
+        )
+        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes={INSTANCES_PATH: instances})
         self._app: Any = None
-        parts.auth.on_revoked(self._on_revoked)
+        self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth)
+        if parts.scaling is not None:
+            self._people.join(parts.scaling.bus)
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:
@@ -169,12 +175,13 @@ class RealtimeServer:
         host = "localhost" if self.config.host in ("0.0.0.0", "::", "") else self.config.host
         return f"{'wss' if self._tls else 'ws'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def listen_on(self, *, host: str | None = None, port: int | None = None) -> None:
-        """Take another address than the configured one. Before `start`. Raises `ConfigurationError`."""
+    def listen_on(self, *, host: str | None = None, port: int | None = None, shared: bool = False) -> None:
+        """Take another address than the configured one. `shared`: with other processes of ours. Before `start`. Raises `ConfigurationError`."""
         if self._port is not None:
             raise ConfigurationError("listen_on: the server runs already; call it before start")
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         self.config = RealtimeConfig.parse("", dict(self.config) | given)
+        self._shares_port |= shared
 
     async def start(self) -> None:
         """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken."""
@@ -184,7 +191,9 @@ class RealtimeServer:
             gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls
         )
         try:
-            await port.bind(self.config.host, self.config.port)  # first: two servers started by mistake are told so by the port
+            await port.bind(
+                self.config.host, self.config.port, shared=self._shares_port
+            )  # first: two servers started by mistake are told so by the port
             await self.open()
             if self._port is not port:
                 raise RealtimeError("The server was stopped while it started.")
@@ -202,12 +211,20 @@ class RealtimeServer:
         self._stopped.clear()
         try:
             await self.auth.start()
+            if self._parts.scaling is not None:
+                await self._parts.scaling.start()
             await self._parts.storage.start()
+            await self.rooms.start()
+            await self.auth.load_revocations()
         except BaseException:
             await self._close(0.0)
             raise
         self._parts.sockets.start()
+        if self._parts.availability is not None:
+            self._parts.availability.start()
         self._parts.handshake.is_open = True
+        if self._parts.scaling is not None:
+            await self._parts.scaling.tell()
 
     async def stop(self, drain: float = 30.0) -> None:
         """Take no more connections, tell the clients to come back elsewhere after a spread delay, let handlers finish, close. Idempotent.
@@ -219,10 +236,14 @@ class RealtimeServer:
             return
         self._state = "draining"
         self._parts.handshake.is_open = False
+        if self._parts.availability is not None:
+            self._parts.availability.stop()
         if self._port is not None:
             self._port.stop_listening()
         patience = 0.0
         try:
+            if self._parts.scaling is not None:
+                await self._parts.scaling.tell()
             await self._parts.sockets.drain(drain, spread=min(drain, 1.0 + len(self.pool) / 200))
             patience = CLOSE_TIMEOUT
         finally:
@@ -237,6 +258,8 @@ class RealtimeServer:
         try:
             async with AsyncExitStack() as parts:  # the last one ends first
                 parts.push_async_callback(self.auth.stop)
+                if self._parts.scaling is not None:
+                    parts.push_async_callback(self._parts.scaling.stop)
                 parts.push_async_callback(self._parts.storage.stop, drain)
                 parts.push_async_callback(self.rooms.stop)
                 if self._port is not None:
@@ -251,9 +274,13 @@ class RealtimeServer:
         """Start, and return when the server was stopped. Cancelling stops it."""
         await self.start()
         try:
-            await self._stopped.wait()
+            await self.wait_stopped()
         finally:
             await self.stop()
+
+    async def wait_stopped(self) -> None:
+        """Wait until a server that was started has stopped."""
+        await self._stopped.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -268,33 +295,7 @@ class RealtimeServer:
         `on_started`: called, and awaited where that is due, once the server listens.
         """
         with asyncio.Runner(loop_factory=new_event_loop) as runner, rare_garbage_collection():
-            runner.run(self._run(drain, on_started))
-
-    async def _run(self, drain: float, on_started: Callable[[], object] | None) -> None:
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        main = asyncio.current_task()
-
-        def ask() -> None:
-            if asked.is_set() and main is not None:
-                main.cancel()
-            asked.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ask)
-        await self.start()
-        stopped = asyncio.ensure_future(self._stopped.wait())
-        asking = asyncio.ensure_future(asked.wait())
-        try:
-            if on_started is not None and isawaitable(told := on_started()):
-                await told
-            await asyncio.wait((stopped, asking), return_when=asyncio.FIRST_COMPLETED)
-            await self.stop(drain)
-        except asyncio.CancelledError:
-            logger.warning("stopped by a second signal")
-        finally:
-            stopped.cancel()
-            asking.cancel()
+            runner.run(run_until_signalled(self, drain, on_started))
 
     # — beside other apps —
 
@@ -351,38 +352,19 @@ class RealtimeServer:
 
     async def disconnect(self, *, user_id: str | None = None, socket_id: str | None = None, code: int = CloseCode.DISCONNECTED) -> int:
         """Close every connection of a user, or one connection; returns how many. `code`: 4503 (the client stays away) unless given."""
-        if (user_id is None) == (socket_id is None):
-            raise ConfigurationError("disconnect: exactly one of user_id and socket_id is needed")
-        if user_id is not None:
-            found = self.pool.get_user_connections(user_id)
-        else:
-            one = self.pool.get_connection(str(socket_id))
-            found = [one] if one is not None else []
-        for socket in found:
-            socket.disconnect(code, default_reason(code))
-        return len(found)
+        return await self._people.disconnect(user_id, socket_id, code)
 
     async def set_role(self, user_id: str, role: str) -> int:
         """Change a user's role on his live connections, and have his memberships checked again; returns how many connections it reached.
 
         It lasts as long as the connection: what a token says at the next one is the token's.
         """
-        found = self.pool.get_user_connections(user_id)
-        for socket in found:
-            if socket.user is not None and socket.user.role != role:
-                socket.user = replace(socket.user, role=role)
-                await self._parts.built_ins.recheck(socket)
-        return len(found)
+        return await self._people.set_role(user_id, role)
 
     def _status(self) -> tuple[bool, str]:
         if self.is_running and not self.broker.is_available:
             return False, "unavailable"
         return self.is_running, {"running": "ok", "draining": "draining", "stopped": "stopped"}[self._state]
-
-    def _on_revoked(self, user_id: str | None, token_id: str | None) -> None:
-        for socket in list(self.pool) if user_id is None else self.pool.get_user_connections(user_id):
-            if user_id is not None or socket.token_id == token_id:
-                socket.disconnect(CloseCode.DISCONNECTED, default_reason(CloseCode.DISCONNECTED))
 
 
 P = TypeVar("P")

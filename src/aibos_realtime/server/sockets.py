@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from inspect import signature
 from typing import Any, Protocol
 
 from ..clock import Clock, Timer
-from ..errors import AuthenticationError, ConnectionLimitExceeded
+from ..errors import AuthenticationError, BackendError, ConnectionLimitExceeded
 from ..hub.callbacks import Callbacks
 from ..hub.connections import ConnectionPool
 from ..hub.outbox import OutboxLimits
@@ -151,13 +152,18 @@ class Sockets:
     async def _introduce(self, socket: Socket) -> None:
         if socket.closing:
             return
+        try:
+            introduction = await self._built_ins.introduce(socket)  # the last that waits
+        except BackendError:
+            socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
+            return
         heartbeat = self._pool.options
         limits = self._limits
         data: dict[str, Any] = {
             "socketId": socket.id,
             "protocol": VERSION,
             "node": self._node,
-            **await self._built_ins.introduce(socket),  # the last that waits
+            **introduction,
             "heartbeat": {"interval": heartbeat.heartbeat_interval, "timeout": heartbeat.heartbeat_timeout},
             "limits": {
                 "messageBytes": limits.message_bytes,
@@ -183,6 +189,7 @@ class Sockets:
 
     def bind(self, socket: Socket) -> None:
         self._pool.bind(socket)
+        self._rooms.renew(socket)
         if socket.authenticated:
             socket.deadline = None
 
@@ -191,12 +198,12 @@ class Sockets:
         logger.warning("socket %s was closed: it does not read, and %d bytes waited for it", socket.id, socket.transport.buffered())
 
     async def join(self, socket: Socket, room_id: str, check: bool) -> None:
-        if check:
-            await self._built_ins.check_join(socket, room_id)
+        recheck = partial(self._built_ins.check_join, socket, room_id) if check else None
+        if recheck is not None:
+            await recheck()
         elif socket.user is None:
             raise AuthenticationError("Authenticate first.")
-        if room_id not in (socket.memberships or ()):
-            self._rooms.enter(socket, room_id).go_live(socket)
+        await self._rooms.bring_in(socket, room_id, recheck)
 
     async def leave(self, socket: Socket, room_id: str) -> None:
         self._rooms.exit(socket, room_id)
@@ -258,20 +265,14 @@ class Sockets:
         if timeout is not None and silence >= timeout:
             socket.disconnect(CloseCode.NO_SIGN_OF_LIFE, default_reason(CloseCode.NO_SIGN_OF_LIFE))
         elif interval is not None and silence >= interval:
-            if not socket.pinged:
+            if socket.pinged_at <= socket.heard_at:
                 socket.ping()
-        else:
-            socket.pinged = False
 
     # — ending —
 
     async def drain(self, seconds: float, spread: float) -> None:
         """Tell everybody to come back after a delay of his own, let running handlers end, then close all (4001)."""
-        sockets = list(self._pool)
-        data = {"delayMin": 0.0, "delayMax": round(spread, 3), "reason": default_reason(CloseCode.SHUTTING_DOWN)}
-        for socket in sockets:
-            if socket.ready:
-                socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
+        sockets = self._announce(CloseCode.SHUTTING_DOWN, spread)
         publishes = [receipt for socket in sockets for _, receipt in socket.publishes or ()]
         running = [*self._inbound.dispatcher.tasks, *self._tasks, *publishes]
         try:
@@ -281,6 +282,21 @@ class Sockets:
             self._fanout.flush()
             for socket in list(self._pool):
                 socket.disconnect(CloseCode.SHUTTING_DOWN, default_reason(CloseCode.SHUTTING_DOWN))
+
+    def move(self, spread: float) -> int:
+        """Tell everybody to come back elsewhere after a delay of his own, and close (4011); returns how many."""
+        sockets = self._announce(CloseCode.MOVE, spread)
+        for socket in sockets:
+            socket.disconnect(CloseCode.MOVE, default_reason(CloseCode.MOVE))
+        return len(sockets)
+
+    def _announce(self, code: CloseCode, spread: float) -> list[Socket]:
+        sockets = list(self._pool)
+        data = {"delayMin": 0.0, "delayMax": round(spread, 3), "reason": default_reason(code)}
+        for socket in sockets:
+            if socket.ready:
+                socket.write(socket.encoding.frame(Answer("reconnect", data=data)))
+        return sockets
 
     async def stop(self, seconds: float) -> None:
         """Wait for the last connection's end, at most so long; then cut what is left, and cancel what still runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,13 +21,20 @@ from ..metrics import Metrics
 from ..pipeline.filters import Filters
 from ..protocol.limits import is_own_stream
 from ..storage.broker import StoredBroker
+from ..storage.drain import Drainer
 from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue
 from ..storage.relay import Relay
+from ..storage.shared_broker import SharedBroker
 from ..storage.split_broker import SplitBroker
+from .scaling import Scaling
 
 if TYPE_CHECKING:
     from ..backends.queue import QueueStore
+
+
+DRAIN_LAST = 2.0
+"""Seconds that a node which stops, and drains, goes on draining what waits for the database."""
 
 
 class Storage:
@@ -44,26 +52,49 @@ class Storage:
         metrics: Metrics,
         clock: Clock,
         broker: Broker | None = None,
+        scaling: Scaling | None = None,
         persistence: MessagePersistence | None = None,
         queue: MessageQueue | None = None,
     ) -> None:
         options = config.persistence
-        is_in_memory = options.database.url.startswith("memory:") and persistence is None
+        is_in_memory = is_store_in_memory(config, persistence)
         self.persistence = persistence
         self.broker = broker if broker is not None else MemoryBroker(clock=clock)
         self._database: Database | None = None
         self._relay: Relay | None = None
+        self.drainer: Drainer | None = None
+        """What takes events to the database, where several nodes share a log."""
         if broker is None and not is_in_memory:
             if persistence is None:
                 self._database = Database.from_options(options.database)
                 self.persistence = persistence = MessagePersistence(database=self._database, retention=options.retention, clock=clock)
+        if broker is None and scaling is not None:
+            self._share(config, scaling, partial(_publish, rooms=rooms, filters=filters), metrics, clock)
+        elif broker is None and persistence is not None:
             durable = _durable(config, persistence.database, metrics, clock)
             persistence.attach(durable)
             self.broker = SplitBroker(durable=durable, ephemeral=self.broker, is_ephemeral=lambda room: _is_ephemeral(rooms, room))
-            self._relay = Relay(persistence.database, partial(_publish, self.broker, rooms, filters), clock=clock)
+            self._relay = Relay(persistence.database, partial(_publish, self.broker, rooms=rooms, filters=filters), clock=clock)
         self.queue = queue if queue is not None else _queue(config, persistence, clock)
         self._life = AsyncExitStack()
         self._drain = 0.0
+
+    def _share(
+        self, config: RealtimeConfig, scaling: Scaling, publish: Callable[[Broker, Draft], asyncio.Future[Receipt]], metrics: Metrics, clock: Clock
+    ) -> None:
+        """Be one of several nodes: their log, and below it the database, if there is one."""
+        persistence, store = self.persistence, None
+        if persistence is not None:
+            from ..backends.sql.events import SqlEventStore
+
+            store = SqlEventStore(persistence.database)
+            self.drainer = Drainer(
+                scaling.intake, store, scaling.lease("store"), on_era=scaling.log.enter_era, metrics=metrics, clock=clock
+            )  # fmt: skip
+        self.broker = broker = SharedBroker(scaling.log, store=store, ack=config.persistence.ack or "queued", metrics=metrics, clock=clock)
+        if persistence is not None and self.drainer is not None:
+            drainer = self.drainer
+            self._relay = Relay(persistence.database, partial(publish, broker), clock=clock, is_ours=lambda: drainer.is_holder)
 
     async def start(self) -> None:
         """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
@@ -82,6 +113,9 @@ class Storage:
             if self.persistence is not None:
                 opened.push_async_callback(self.persistence.stop)
                 await self.persistence.start()
+            if self.drainer is not None:
+                opened.push_async_callback(self._stop_drainer)
+                await self.drainer.start()
             opened.push_async_callback(self.broker.stop)
             await self.broker.start()
             if self._relay is not None:
@@ -99,8 +133,17 @@ class Storage:
         self._drain = drain
         await self._life.aclose()
 
+    async def _stop_drainer(self) -> None:
+        if self.drainer is not None:
+            await self.drainer.stop(DRAIN_LAST)
+
     async def _stop_queue(self) -> None:
         await self.queue.stop(drain=self._drain)
+
+
+def is_store_in_memory(config: RealtimeConfig, persistence: MessagePersistence | None) -> bool:
+    """Whether nothing keeps events beyond the log."""
+    return persistence is None and config.persistence.database.url.startswith("memory:")
 
 
 def _durable(config: RealtimeConfig, database: Database, metrics: Metrics, clock: Clock) -> StoredBroker:
@@ -117,7 +160,7 @@ def _durable(config: RealtimeConfig, database: Database, metrics: Metrics, clock
     )
 
 
-def _publish(broker: Broker, rooms: RoomManager, filters: Filters, draft: Draft) -> asyncio.Future[Receipt]:
+def _publish(broker: Broker, draft: Draft, *, rooms: RoomManager, filters: Filters) -> asyncio.Future[Receipt]:
     """Publish what the outbox had, which knows nothing of patterns of rooms and of registered filters."""
     if draft.audience is not None and draft.audience.filter is not None and draft.audience.filter not in filters:
         raise ConfigurationError(f"filter: there is no filter {draft.audience.filter!r}; registered are: {', '.join(filters.names()) or 'none'}")

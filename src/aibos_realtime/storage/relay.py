@@ -59,7 +59,8 @@ class Relay:
     refused with a retryable error, so are those of the same room that were called before this was known. The order here hangs on that.
 
     A retryable error ends in a longer wait and another try, and nothing overtakes. Any other `RealtimeError` is the event's own fault: it goes to
-    the dead messages with its reason, and the rest goes on. `poll`: seconds between looks at an empty outbox; None is `POLL`.
+    the dead messages with its reason, and the rest goes on. `poll`: seconds between looks at an empty outbox; None is `POLL`. `is_ours`: whether this
+    one of several relays has to do it at present; where two do it for a moment, the ids make it once.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class Relay:
         clock: Clock = SYSTEM_CLOCK,
         window: int = WINDOW,
         poll: float | None = None,
+        is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
         self._publish = publish
         self._clock = clock
         self._window = window
         self._poll = POLL[database.dialect] if poll is None else poll
+        self._is_ours = is_ours
         self._bell = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -174,6 +177,8 @@ class Relay:
         """Relay the next rows. Returns whether there were none, and whether some are kept back. Raises what stands in the way."""
         from ..backends.sql.outbox import clear, read
 
+        if not self._is_ours():
+            return True, False
         window = await self._database.read(read, self._window)
         if not window.rows:
             return True, window.is_held

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import sys
 import traceback
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from aibos_realtime.auth.authentication import AuthenticationOptions, WebSocketAuth
+from aibos_realtime.auth.authentication import AuthenticationOptions, Revoke, WebSocketAuth
 from aibos_realtime.auth.user import AuthResult, Identity, User
-from aibos_realtime.errors import AuthenticationError, ConfigurationError, TokenExpired, TokenRevoked, ValidationError
+from aibos_realtime.backends.bus import LocalBus
+from aibos_realtime.backends.revocations import Revoked
+from aibos_realtime.errors import AuthenticationError, BrokerUnavailable, ConfigurationError, TokenExpired, TokenRevoked, ValidationError
 from aibos_realtime.testing.clock import ManualClock
 
 from .material import NOW, SECRET, base64url, ec_key, good_claims, hs256, jwk, pem, rsa_key, serve_keys, signed
@@ -243,6 +246,65 @@ async def test_a_revocation_of_another_node_counts_from_its_own_time(auth: WebSo
     assert not (await auth.authenticate(None, token)).success
     await clock.advance(10.5)
     assert await auth.identify(auth.issue(user_id="a")), "a time in the future is not believed further than the leeway"
+
+
+class Kept:
+    """Where revocations outlive a node."""
+
+    def __init__(self, *revoked: Revoked) -> None:
+        self.revoked = list(revoked)
+        self.is_away = False
+
+    async def add(self, revoked: Iterable[Revoked]) -> None:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+        self.revoked += revoked
+
+    async def load(self) -> list[Revoked]:
+        return self.revoked
+
+
+async def test_of_several_nodes_a_revocation_is_kept_and_told(auth: WebSocketAuth, clock: ManualClock) -> None:
+    bus, kept, heard = LocalBus(), Kept(), []
+    auth.join(bus, kept)
+    auth.on_revoked(lambda user_id, token_id: heard.append((user_id, token_id)))
+    token = auth.issue(user_id="a")
+    await auth.revoke(user_id="a")
+    await auth.revoke(token_id="t")
+    assert kept.revoked == [Revoked("user", "a", NOW), Revoked("token", "t", NOW)] and heard == [("a", None), (None, "t")]
+    await bus.ask(Revoke("b", None, NOW - 1))
+    assert heard[-1] == ("b", None), "another node's"
+    kept.is_away = True
+    with pytest.raises(BrokerUnavailable):
+        await auth.revoke(user_id="c")
+    assert heard[-1] == ("c", None), "done all the same, as far as it goes"
+    with pytest.raises(TokenRevoked):
+        await auth.identify(token)
+
+
+async def test_what_was_kept_is_loaded(auth: WebSocketAuth, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    await auth.load_revocations()
+    old = auth.issue(user_id="old")
+    await clock.advance(1)
+    token, other, later = auth.issue(user_id="a"), auth.issue(user_id="b", token_id="t"), []
+    auth.join(LocalBus(), Kept(Revoked("all", "", NOW + 0.5), Revoked("user", "a", NOW + 1), Revoked("token", "t", NOW), Revoked("user", "\0", NOW)))
+    auth.on_loaded(lambda: later.append(1))
+    await auth.load_revocations()
+    assert later == [1] and "passed over" in caplog.text
+    for refused in (old, token, other):
+        with pytest.raises(TokenRevoked):
+            await auth.identify(refused)
+    assert await auth.identify(auth.issue(user_id="b"))
+
+
+async def test_what_was_lost_is_kept_again(auth: WebSocketAuth) -> None:
+    await auth.revoke(user_id="a")
+    await auth.revoke(token_id="t")
+    await auth.keep_revocations()
+    kept = Kept()
+    auth.join(LocalBus(), kept)
+    await auth.keep_revocations()
+    assert kept.revoked == [Revoked("user", "a", NOW), Revoked("token", "t", NOW)]
 
 
 @pytest.mark.parametrize("names", [{}, {"user_id": "a", "token_id": "b"}, {"user_id": ""}, {"token_id": "\0"}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aibos_realtime.auth.revocation import Revocations
 from aibos_realtime.auth.user import Identity, User
+from aibos_realtime.backends.revocations import Revoked
 
 
 def identity(user_id: str = "a", issued_at: float | None = 100.0, token_id: str | None = None) -> Identity:
@@ -62,3 +63,20 @@ def test_beyond_the_limit_it_refuses_too_much_and_never_too_little() -> None:
     assert revocations.is_revoked(identity("z", 102))
     revocations.revoke_user("d", 3104, 3104)
     assert not revocations.is_revoked(identity("z", 102)), "the cut-off has outlived every token that it was for"
+
+
+def test_everybodys_tokens_up_to_a_time() -> None:
+    revocations = Revocations(memory=1000)
+    revocations.revoke_user("a", 300, 300)
+    revocations.revoke_all(200)
+    revocations.revoke_all(100)
+    assert revocations.is_revoked(identity("b", issued_at=200)) and not revocations.is_revoked(identity("b", issued_at=201))
+    assert revocations.is_revoked(identity("a", issued_at=250))
+
+
+def test_what_is_revoked_can_be_told() -> None:
+    revocations = Revocations(memory=1000)
+    revocations.revoke_user("a", 100, 100)
+    revocations.revoke_token("t", 101, 101)
+    revocations.revoke_all(50)
+    assert list(revocations) == [Revoked("user", "a", 100), Revoked("token", "t", 101), Revoked("all", "", 50)]

@@ -53,7 +53,7 @@ def test_all_is_well(command: Command) -> None:
         ("JWT_SECRET", "your_jwt_secret", "authentication", "failed: authentication.jwt_secret: a secret known from documentation"),
         ("JWT_SECRET", "short", "authentication", "failed: authentication.jwt_secret: 5 bytes were given"),
         ("REALTIME_PORT", "abc", "configuration", "failed: port: 'abc' was given"),
-        ("ENABLE_SCALING", "true", "configuration", "failed: scaling.enabled: several nodes"),
+        ("ENABLE_SCALING", "true", "configuration", "failed: scaling.redis.url: is required"),
         ("REALTIME_HOST", "no-such-host.invalid", "port", "failed: the host no-such-host.invalid is not known"),
         ("REALTIME_PROT", "1", "environment", "warning: REALTIME_PROT is set, and nothing reads it; did you mean REALTIME_PORT?"),
         ("REDIS_URL", "redis://:hidden@127.0.0.1:9", "queue", "failed: "),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aibos_realtime.cli.serve import print_banner, server_from_environment
+from aibos_realtime.cli.serve import Given, print_banner, server_from_environment
 from aibos_realtime.server.server import RealtimeServer
 
 from .conftest import SECRET, Command
@@ -50,12 +51,20 @@ def test_a_variable_is_named_where_its_value_is_wrong(command: Command, monkeypa
 def test_options_win_over_the_environment_and_that_over_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "realtime.toml").write_text('host = "127.0.0.1"\nport = 4000\n[rooms]\nmax_rooms = 7\n')
     (folder / "production.env").write_text(f"JWT_SECRET={SECRET}\nREALTIME_PORT=4001\n")
-    files = (folder / "realtime.toml", folder / "production.env")
-    server = server_from_environment(None, None, *files)
+    files: dict[str, Any] = {"config": folder / "realtime.toml", "env_file": folder / "production.env"}
+    server = server_from_environment(Given(**files))
     assert (server.config.host, server.config.port, server.config.rooms.max_rooms) == ("127.0.0.1", 4001, 7)
     monkeypatch.setenv("REALTIME_PORT", "4002")
-    assert server_from_environment(None, None, *files).config.port == 4002
-    assert server_from_environment("::1", 4003, *files).url == "ws://[::1]:4003"
+    assert server_from_environment(Given(**files)).config.port == 4002
+    assert server_from_environment(Given(host="::1", port=4003, **files)).url == "ws://[::1]:4003"
+
+
+def test_the_urls_of_redis_and_the_database_win_over_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JWT_SECRET": SECRET, "REDIS_URL": "redis://other", "REDIS_DB": "3", "DATABASE_URL": "sqlite:///other.db"}.items():
+        monkeypatch.setenv(name, value)
+    config = server_from_environment(Given(redis_url="redis://ours/1", database_url="memory://")).config
+    assert config.queue.redis is not None and (config.queue.redis.url, config.queue.redis.db) == ("redis://ours/1", None)
+    assert config.persistence.database.url == "memory://"
 
 
 def test_the_banner_names_the_address_and_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:

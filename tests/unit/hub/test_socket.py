@@ -260,5 +260,5 @@ async def test_a_ping_is_answered_and_noticed() -> None:
     async with memory_server() as net:
         client = await net.connect("ann")
         client.socket.ping()
-        assert client.socket.pinged and await client.take_all() == []
+        assert client.socket.pinged_at == client.socket.heard_at and await client.take_all() == []
         assert encode_frame(9, b"") == b"\x89\x00"

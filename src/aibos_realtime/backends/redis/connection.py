@@ -12,7 +12,8 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, cast
 
 from ...clock import SYSTEM_CLOCK, Clock, Timer
 from ...errors import ConfigurationError
@@ -21,6 +22,8 @@ Push = Callable[[list[Any]], None]
 """What is called with what the server says unasked: `[b"smessage", channel, payload]`, …"""
 
 NOTHING: Any = object()
+READ_FIRST = 0.01
+"""Seconds that the loop has to read, before what is late is given up."""
 
 
 class Endpoint(NamedTuple):
@@ -45,7 +48,10 @@ class Login:
 
 
 class ReplyError(Exception):
-    """The server's answer is an error: nothing else of the call happened. `code`: its first word (`MOVED`, `NOSCRIPT`, …)."""
+    """The server's answer is an error. `code`: its first word (`MOVED`, `NOSCRIPT`, …)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.partition(", with args beginning with")[0])  # which may be a payload
 
     @property
     def code(self) -> str:
@@ -58,10 +64,11 @@ class ConnectionLost(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """Use `connect`. `on_push` and `on_lost` are called from the loop's reading, and must not raise."""
+    """For one `open`. `on_push` and `on_lost` are called while the loop reads, and must not raise."""
 
     def __init__(self, *, on_push: Push | None = None, on_lost: Callable[[], None] | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
-        reader, self._pack, self._push = _driver()
+        make_reader, self._pack, self._push, self._garbled = _driver()
+        reader = make_reader(replyError=ReplyError, notEnoughData=NOTHING)
         self._gets, self._feed = reader.gets, reader.feed
         self._on_push, self._on_lost = on_push, on_lost
         self._clock = clock
@@ -69,15 +76,21 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._calls: deque[tuple[asyncio.Future[Any], float, bool]] = deque()
         self._timer: Timer | None = None
+        self._due = 0.0
+        self._nobody: asyncio.Future[Any] = self._loop.create_future()  # whose replies are dropped
+        self._nobody.cancel()
+        self._is_retired = False
+        self.endpoint = Endpoint("", 0)
         self.is_usable = False
         """Whether new calls may go on it: it is up, and every call has been answered in time."""
-        self.heard = 0
-        """Counts what arrives: whether it changes tells whether the server lives."""
+        self.heard_at = clock.monotonic()
+        """When bytes came last."""
         self.greeting: dict[bytes, Any] = {}
         """The answer to HELLO: `server`, `version`, `role`, …"""
 
     async def open(self, endpoint: Endpoint, login: Login, timeout: float) -> None:
         """Connect, sign in, and choose the database. Raises `ConnectionLost` and `ReplyError`. Cancelling leaves nothing open."""
+        self.endpoint = endpoint
         try:
             async with asyncio.timeout(timeout):
                 if endpoint.path:
@@ -125,12 +138,19 @@ class Connection(asyncio.Protocol):
             if not reply.done():
                 reply.set_exception(ConnectionLost("closed"))
             return reply
-        self._calls.append((reply, self._clock.monotonic() + timeout, is_pushed))
-        if self._timer is None:
-            self._timer = self._clock.call_later(timeout, self._check_deadlines)
+        deadline = self._clock.monotonic() + timeout
+        self._calls.append((reply, deadline, is_pushed))
+        if self._timer is None or deadline < self._due:
+            self._plan_check(deadline, timeout)
         if packed:
             self._transport.write(packed)
         return reply
+
+    def retire(self) -> None:
+        """Close it as soon as all calls are answered; it is for no new ones."""
+        self._is_retired, self.is_usable = True, False
+        if not self._calls:
+            self.close()
 
     def close(self) -> None:
         """End it at once; what waits for an answer fails. Idempotent. `on_lost` is still called, when the loop has closed the socket."""
@@ -141,8 +161,7 @@ class Connection(asyncio.Protocol):
         self._fail(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
         end = transport.get_extra_info("socket")
         if end is not None and end.family != socket.AF_UNIX:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -155,7 +174,7 @@ class Connection(asyncio.Protocol):
             self._on_lost()
 
     def data_received(self, data: bytes) -> None:
-        self.heard += 1
+        self.heard_at = self._clock.monotonic()
         self._feed(data)
         gets, push = self._gets, self._push
         try:
@@ -180,18 +199,28 @@ class Connection(asyncio.Protocol):
             reply = None
         if not future.done():
             future.set_result(reply)
+        if self._is_retired and not self._calls:
+            self.close()
 
-    def _check_deadlines(self) -> None:
+    def _plan_check(self, due: float, delay: float, is_sure: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = self._clock.call_later(delay, self._check_deadlines, is_sure), due
+
+    def _check_deadlines(self, is_sure: bool) -> None:
         """Fail what waits too long. No new calls then; those that are still in time may have their answers."""
         self._timer = None
         now = self._clock.monotonic()
-        open_calls = [(future, deadline) for future, deadline, _ in self._calls if not future.done()]
-        for future, deadline in open_calls:
+        for future, deadline, _ in self._calls:
             if deadline > now:
-                self._timer = self._clock.call_later(deadline - now, self._check_deadlines)
+                self._plan_check(deadline, deadline - now)
                 return
-            self.is_usable = False
-            future.set_exception(ConnectionLost("no answer in time"))
+            if not is_sure:  # uvloop runs timers before it reads: a loop that was busy has not read yet what is there already
+                self._plan_check(deadline, READ_FIRST, is_sure=True)
+                return
+            self._is_retired, self.is_usable = True, False
+            if not future.done():
+                future.set_exception(ConnectionLost("no answer in time"))
         if self._calls:
             self.close()
 
@@ -205,3 +234,12 @@ class Connection(asyncio.Protocol):
                 lost = ConnectionLost("the connection was lost")
                 lost.__cause__ = error
                 future.set_exception(lost)
+
+
+@cache
+def _driver() -> tuple[Any, Any, Any, type[Exception]]:
+    try:
+        from hiredis import ProtocolError, PushNotification, Reader, pack_command
+    except ImportError as error:
+        raise ConfigurationError('redis: the driver is not installed: pip install "aibos-realtime[redis]"') from error
+    return Reader, pack_command, PushNotification, ProtocolError

@@ -9,15 +9,15 @@ import asyncio
 import hashlib
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import IdempotencyConflict, QueueFull
 from ...protocol.limits import ID_LENGTH
 from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
-from .client import Client, read_script
+from .client import Client
 from .options import RedisOptions
-from .urls import read_url
+from .script import load_script
 
 KEYS = ("stream", "leases", "delayed", "attempts", "lines", "holders", "counters", "dead")
 PAGE = 100
@@ -38,8 +38,7 @@ class RedisQueue:
     """See `queue.QueueStore`. Times are those of the server's clock."""
 
     def __init__(self, options: RedisOptions) -> None:
-        address = read_url(options.url)
-        self._client = Client(address if options.db is None else address._replace(db=options.db))
+        self._client = Client.from_options(options)
         self._prefix = options.prefix
         self._keys: dict[str, list[str]] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -58,7 +57,7 @@ class RedisQueue:
         return keys
 
     async def _run(self, name: str, queue: str, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
-        return await self._client.run(name, read_script(name, "common"), [*self._keys_of(queue), *more_keys], arguments)
+        return await self._client.run(load_script(name, "common"), [*self._keys_of(queue), *more_keys], arguments)
 
     async def send(self, queue: str, drafts: Sequence[QueueDraft], limits: QueueLimits) -> list[Sent | QueueFull | IdempotencyConflict]:
         arguments: list[Any] = [limits.max_size or 0, _milliseconds(limits.ttl), _milliseconds(limits.idempotency_window)]
@@ -124,15 +123,11 @@ class RedisQueue:
     async def names(self) -> list[str]:
         found: set[str] = set()
         for part in ("stream", "dead"):
-            cursor, head, tail = b"0", f"{{{self._prefix}:", f"}}:{part}"
-            while True:
-                cursor, keys = await self._client.command("SCAN", cursor, "MATCH", f"{head}*{tail}", "COUNT", 1000)
-                for key in keys:
-                    name = key.decode(errors="replace").removeprefix(head).removesuffix(tail)
-                    if name not in found and await self._client.command("XLEN", key):
-                        found.add(name)
-                if cursor in (b"0", 0):
-                    break
+            head, tail = f"{{{self._prefix}:", f"}}:{part}"
+            for key in await self._client.scan(f"{head}*{tail}"):
+                name = key.decode(errors="replace").removeprefix(head).removesuffix(tail)
+                if name not in found and await self._client.command("XLEN", key):
+                    found.add(name)
         return sorted(found)
 
     async def dead_letters(self, queue: str, limit: int, before: str | None = None) -> list[StoredLetter]:
@@ -181,7 +176,8 @@ def _entry_and_mark(taken: Taken) -> tuple[str, str]:
     return entry, mark
 
 
-def _as_letter(place: bytes, fields: Mapping[bytes, bytes]) -> StoredLetter:
+def _as_letter(place: bytes, words: Sequence[bytes]) -> StoredLetter:
+    fields = dict(zip(words[::2], words[1::2], strict=True))
     sent, buried = fields[b"sent"].decode(), place.decode()
     key = fields.get(b"key")
     return StoredLetter(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from ...errors import StoreUnavailable
+from ...errors import ConfigurationError, StoreUnavailable
 from .options import DatabaseOptions
 from .urls import Dialect, read_url
 
@@ -25,7 +25,7 @@ Versions = tuple[str | None, str]
 """Of the schema, before and after; None where there were no tables of ours."""
 
 LOST = "Another server writes to this database now."
-"""What a writer says for ever that has lost its right."""
+"""What a writer, or a share, says for ever that has lost its right."""
 
 WAIT_FOR_WRITER = 3.0
 """Seconds that a server waits for another one to let go of the log."""
@@ -35,13 +35,28 @@ class Writer(Protocol):
     """The right to write the log of a database, which one server has at a time."""
 
     generation: int
-    """How often a server has got this right, this one included."""
+    """How often this right has gone to somebody else, this time included."""
 
     async def write(self, work: Work[T]) -> T:
         """As `Database.write`, and only while the right is ours: `StoreUnavailable` for ever after another server took it."""
 
     async def release(self) -> None:
         """Let go, once what is being written has ended, or with the end of the process. Idempotent."""
+
+
+class Share(Protocol):
+    """The right to write the log of a database beside others who share it, while no server has it alone."""
+
+    era: str
+    """A name of the time for which nodes share the log: another one once a server had it alone in between, or an older copy was restored."""
+    is_lost: bool
+    """Whether a server had the log alone meanwhile: then this one is of no use any more."""
+
+    async def write(self, work: Work[T]) -> T:
+        """As `Database.write`, and only while the right is shared with us. `StoreUnavailable` also while another server has it alone."""
+
+    async def release(self) -> None:
+        """As `Writer.release`."""
 
 
 class Connections(Protocol):
@@ -56,6 +71,8 @@ class Connections(Protocol):
     async def read(self, work: Work[T]) -> T: ...
 
     async def acquire_writer(self, wait: float) -> Writer: ...
+
+    async def acquire_share(self, wait: float) -> Share: ...
 
     async def upgrade(self) -> Versions: ...
 
@@ -165,6 +182,13 @@ class Database:
         """
         return await self._opened().acquire_writer(wait)
 
+    async def acquire_share(self, wait: float = WAIT_FOR_WRITER) -> Share:
+        """The right to write the log beside others, until `release`, or the end of the process. `wait`: seconds for a server that has it alone.
+
+        Raises `ConfigurationError` when that one keeps it.
+        """
+        return await self._opened().acquire_share(wait)
+
     async def listen(self, channel: str, ring: Callable[[], None]) -> None:
         """Call `ring` once now, and after each commit of a transaction that did NOTIFY on a channel of PostgreSQL, until cancelled.
 
@@ -206,3 +230,11 @@ class Database:
             from .postgres import PostgresConnections as kind
         made: Connections = kind(self._place, self.options)
         return made
+
+
+def in_use(shown: str, *, is_shared: bool, is_wanted_alone: bool) -> ConfigurationError:
+    """The error of a right that others keep. `is_shared`: they share it, as nodes do."""
+    if is_shared:
+        return ConfigurationError(f"database.url: nodes with scaling.enabled write to {shown}: stop them, set it here too, or use another database")
+    alone = "" if is_wanted_alone else ", without scaling.enabled"
+    return ConfigurationError(f"database.url: another server writes to {shown}{alone}; stop it, or use another database")

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
 
+from ...errors import ConfigurationError, StoreUnavailable
 from ...protocol.messages import Position
-from ..base import Audience, Batch, Key, LoggedEvent, Refused, Stored
+from ..base import Batch, Key, LoggedEvent, Refused, Stored
 from ..epochs import new_epoch
+from ..shared_log import Remembered
+from .database import LOST, Share, Writer
+from .event_rows import POSTGRESQL_INSERT, SQLITE_INSERT, Values, to_arrays, to_event, to_values
 from .failures import refusal
 from .messages import KEYS_AT_ONCE
 from .meta import FRESH_EPOCH, read_meta, write_meta
 from .schema import messages, rooms
+from .shared_events import append_once, bury_event, find_last, read_recent
 
 if TYPE_CHECKING:
-    from .database import Database, Writer
+    from .database import Database
 
 ROOMS_AT_ONCE = 50_000
+IDS, IDS_AT_ONCE = 10_000, 500
+IDS_BYTES = 32 * 1024 * 1024
+"""Of data that is read with the ids of the last minutes; of what was published before, only the ids are."""
 
-_COLUMNS = ("room_id", "epoch", "log_offset", "message_id", "user_id", "type", "data", "audience", "timestamp")
-_TYPES = ("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint")
-
-_SQLITE_INSERT = f"INSERT INTO realtime_messages ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SQLITE_ENDS = (
     "INSERT INTO realtime_rooms (room_id, epoch, log_offset, touched) VALUES (?, ?, ?, ?) ON CONFLICT (room_id) DO UPDATE"
     " SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
 )
 # One statement, so one round trip: it is its own transaction's whole content.
 _POSTGRESQL_APPEND = text(
-    f"WITH stored AS (INSERT INTO realtime_messages ({', '.join(_COLUMNS)}) SELECT * FROM unnest("
-    + ", ".join(f"CAST(:{column} AS {kind}[])" for column, kind in zip(_COLUMNS, _TYPES, strict=True))
-    + ")) INSERT INTO realtime_rooms (room_id, epoch, log_offset, touched) SELECT * FROM unnest("
+    f"WITH stored AS ({POSTGRESQL_INSERT}) INSERT INTO realtime_rooms (room_id, epoch, log_offset, touched) SELECT * FROM unnest("
     "CAST(:rooms AS text[]), CAST(:epochs AS text[]), CAST(:offsets AS bigint[]), CAST(:touched AS bigint[])) ON CONFLICT (room_id) DO UPDATE"
     " SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
 )
@@ -50,7 +54,11 @@ class SqlEventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._writer: Writer | None = None
+        self._share: Share | None = None
+        self._sharing = asyncio.Lock()
         self._append: Callable[[Connection, Batch], None] = _append_to_sqlite
+
+    # — one broker writes —
 
     async def open(self) -> tuple[str, dict[str, Position]]:
         await self._database.open()
@@ -63,21 +71,68 @@ class SqlEventStore:
             raise
 
     async def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.release()
+        held: Sequence[Writer | Share | None] = self._writer, self._share
+        self._writer = self._share = None
+        for right in held:
+            if right is not None:
+                await right.release()
 
     async def append(self, batch: Batch) -> None:
-        try:
+        with _refusals():
             await self._held.write(lambda connection: self._append(connection, batch))
-        except Exception as error:
-            if (reason := refusal(error)) is None:
-                raise
-            raise Refused(reason) from error
+
+    async def forget(self, rooms: Iterable[str], epoch: str) -> None:
+        await self._held.write(lambda connection: _forget(connection, list(rooms), epoch))
+
+    # — several nodes write —
+
+    async def share(self) -> str:
+        async with self._sharing:
+            if self._share is None:
+                await self._database.open()
+                self._share = await self._database.acquire_share()
+            elif self._share.is_lost:
+                self._share = await self._share_again(self._share)
+            else:
+                await self._share.write(lambda connection: connection.scalar(select(1)))  # an empty transaction is never begun
+            return self._share.era
+
+    async def _share_again(self, lost: Share) -> Share:
+        await lost.release()
+        try:
+            return await self._database.acquire_share(wait=0)
+        except ConfigurationError as error:
+            raise StoreUnavailable(LOST) from error
+
+    async def append_once(self, events: Sequence[LoggedEvent], hollow: frozenset[int]) -> None:
+        with _refusals():
+            rows = _rows(events, hollow)
+            await self._shared.write(lambda connection: append_once(connection, rows))
+
+    async def bury(self, event: LoggedEvent, reason: str, now: int) -> None:
+        with _refusals():
+            await self._shared.write(lambda connection: bury_event(connection, event, reason, now))
+
+    async def recent_ids(self, room: str, since: int) -> list[Remembered]:
+        found: list[Remembered] = []
+        size, last = 0, None
+        while len(found) < IDS:
+            page = await self._database.read(read_recent, room, since, last, IDS_AT_ONCE, with_data=size < IDS_BYTES)
+            found += [known for _, known in page]
+            size += sum(len(known.data or b"") for _, known in page)
+            if len(page) < IDS_AT_ONCE:
+                break
+            last = page[-1][0]
+        return found
+
+    # — reading —
 
     async def heads(self, rooms: Iterable[str]) -> dict[str, Position]:
+        wanted = list(rooms)
+        if self._share is not None:
+            return await self._database.read(find_last, wanted)
         # By the writer, so after whatever it was still doing.
-        return await self._held.write(lambda connection: _ends(connection, list(rooms)))
+        return await self._held.write(lambda connection: _ends(connection, wanted))
 
     async def find(self, keys: Iterable[Key]) -> dict[Key, Stored]:
         wanted = list(keys)
@@ -85,14 +140,13 @@ class SqlEventStore:
 
     async def read_after(self, room: str, after: Position, limit: int) -> list[LoggedEvent]:
         parameters = {"room": room, "epoch": after.epoch, "offset": after.offset, "count": limit}
-        return await self._database.read(lambda connection: [_event(row) for row in connection.execute(_AFTER, parameters)])
+        return await self._database.read(lambda connection: [to_event(row) for row in connection.execute(_AFTER, parameters)])
 
     async def read_before(self, room: str, before: Position, limit: int) -> list[LoggedEvent]:
         parameters = {"room": room, "epoch": before.epoch, "offset": before.offset, "count": limit}
-        return await self._database.read(lambda connection: [_event(row) for row in connection.execute(_BEFORE, parameters)][::-1])
+        return await self._database.read(lambda connection: [to_event(row) for row in connection.execute(_BEFORE, parameters)][::-1])
 
-    async def forget(self, rooms: Iterable[str], epoch: str) -> None:
-        await self._held.write(lambda connection: _forget(connection, list(rooms), epoch))
+    # — inside —
 
     async def _load_ends(self) -> dict[str, Position]:
         """In pages, each within the statement time-out: there may be millions, and whoever holds the writer's right alone changes them."""
@@ -112,6 +166,24 @@ class SqlEventStore:
         assert self._writer is not None, "open() comes first"
         return self._writer
 
+    @property
+    def _shared(self) -> Share:
+        assert self._share is not None, "share() comes first"
+        return self._share
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns errors of the data into `Refused`."""
+    try:
+        yield
+    except (UnicodeError, msgspec.MsgspecError) as error:
+        raise Refused(type(error).__name__) from error
+    except Exception as error:
+        if (reason := refusal(error)) is None:
+            raise
+        raise Refused(reason) from error
+
 
 def _fresh_epoch(connection: Connection) -> str:
     epoch = read_meta(connection, FRESH_EPOCH)
@@ -130,27 +202,21 @@ def _ends(connection: Connection, only: list[str]) -> dict[str, Position]:
     return {room: Position(epoch, offset) for room, epoch, offset in connection.execute(_ENDS.where(rooms.c.room_id.in_(only)))}
 
 
-def _row(event: LoggedEvent, is_hollow: bool) -> tuple[Any, ...]:
-    data = None if is_hollow else event.data.decode()
-    audience = None if is_hollow or event.audience is None else msgspec.json.encode(event.audience).decode()
-    return event.room, event.epoch, event.offset, event.id, event.user_id or "", event.event, data, audience, event.timestamp
-
-
 def _append_to_sqlite(connection: Connection, batch: Batch) -> None:
-    hollow = batch.hollow
-    connection.exec_driver_sql(_SQLITE_INSERT, [_row(event, number in hollow) for number, event in enumerate(batch.events)])
+    connection.exec_driver_sql(SQLITE_INSERT, _rows(batch.events, batch.hollow))
     now = batch.events[-1].timestamp
     connection.exec_driver_sql(_SQLITE_ENDS, [(room, end.epoch, end.offset, now) for room, end in batch.heads.items()])
 
 
 def _append_to_postgresql(connection: Connection, batch: Batch) -> None:
-    hollow = batch.hollow
-    columns = zip(*(_row(event, number in hollow) for number, event in enumerate(batch.events)), strict=True)
-    parameters: dict[str, Sequence[Any]] = dict(zip(_COLUMNS, (list(column) for column in columns), strict=True))
-    ends = batch.heads.values()
+    parameters, ends = to_arrays(_rows(batch.events, batch.hollow)), batch.heads.values()
     parameters |= {"rooms": list(batch.heads), "epochs": [end.epoch for end in ends], "offsets": [end.offset for end in ends]}
     parameters["touched"] = [batch.events[-1].timestamp] * len(batch.heads)
     connection.execute(_POSTGRESQL_APPEND, parameters)
+
+
+def _rows(events: Sequence[LoggedEvent], hollow: frozenset[int]) -> list[Values]:
+    return [to_values(event, number in hollow) for number, event in enumerate(events)]
 
 
 def _find(connection: Connection, keys: list[Key]) -> dict[Key, Stored]:
@@ -162,14 +228,6 @@ def _find(connection: Connection, keys: list[Key]) -> dict[Key, Stored]:
             data = row.data.encode() if row.data is not None else None
             found[(row.room_id, row.user_id, row.message_id)] = Stored(row.type, data, position)
     return found
-
-
-def _event(row: Row[Any]) -> LoggedEvent:
-    audience = msgspec.json.decode(row.audience, type=Audience) if row.audience is not None else None
-    data = row.data.encode() if row.data is not None else b""
-    return LoggedEvent(
-        row.room_id, row.type, data, row.message_id, row.epoch, row.log_offset, row.timestamp, row.user_id or None, audience
-    )  # fmt: skip
 
 
 def _forget(connection: Connection, gone: list[str], epoch: str) -> None:

@@ -26,7 +26,7 @@ _POSTGRES = {
 }
 """By SQLSTATE: PostgreSQL manual, appendix A."""
 _POSTGRES_OUR_FAULT = ("0A", "42", "2D", "25P02")
-_POSTGRES_DATA = ("22", "23")
+_POSTGRES_DATA = ("22", "23", "54")
 
 
 def refusal(error: BaseException) -> str | None:

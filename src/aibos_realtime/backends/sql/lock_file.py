@@ -1,4 +1,4 @@
-"""The file beside an SQLite database that is locked by the one server that writes the log, and remembers how far that has come.
+"""The file beside an SQLite database that is locked by who writes the log, one server alone or nodes together, and remembers how far it has come.
 
 The lock ends with the process. What is remembered outlives the database file's replacement by an older copy, and so tells of it.
 """
@@ -30,14 +30,17 @@ class LockFile:
         self._path = resolved.with_name(f"{resolved.name}.lock")
         self._descriptor: int | None = None
 
-    def try_lock(self) -> bool:
-        """Take the lock, unless another process, or another part of this one, has it. Raises `ConfigurationError`, `OSError`."""
+    def try_lock(self, *, is_shared: bool = False) -> bool:
+        """Take the lock, unless another process, or another part of this one, has it; `is_shared`: unless one has it alone.
+
+        Raises `ConfigurationError`, `OSError`.
+        """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except PermissionError:
             raise ConfigurationError(f"database.url: {self._path.name}, beside the database, may not be written by this process") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -11,13 +12,15 @@ from ..epochs import new_epoch
 from .schema import meta, rooms
 
 GENERATION = "generation"
-"""How often a server has become the one that writes the log."""
+"""How often the right to write the log has gone to somebody else."""
 FRESH_EPOCH = "fresh_epoch"
 """The epoch of every room that is not in `realtime_rooms`."""
 IDENTITY = "identity"
 """A random name of this database, which its copies share."""
 COMMITS = "commits"
 """How often the log was written: of two copies of one database, the older one has fewer."""
+ERA = "era"
+"""The generation in which nodes shared the log last, and the name of that era."""
 
 _COUNT = f"UPDATE realtime_meta SET value = CAST(value AS INTEGER) + 1 WHERE key = '{COMMITS}' RETURNING value"
 
@@ -33,11 +36,38 @@ def write_meta(connection: Connection, key: str, value: str) -> None:
     connection.execute(insert.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": value}))
 
 
+class Era(NamedTuple):
+    """A time in which nodes share the log, and no server writes it alone. `name`: random."""
+
+    generation: int
+    name: str
+
+
+def find_generation(connection: Connection) -> int:
+    """How often the right to write the log has gone to somebody else."""
+    return int(read_meta(connection, GENERATION) or 0)
+
+
 def next_generation(connection: Connection) -> int:
     """Count one more writer. Whoever calls it holds the writer's lock."""
-    generation = int(read_meta(connection, GENERATION) or 0) + 1
+    generation = find_generation(connection) + 1
     write_meta(connection, GENERATION, str(generation))
     return generation
+
+
+def join_era(connection: Connection, *, is_new: bool = False) -> Era:
+    """The present era, or a new one where a server wrote alone since the last, or where `is_new` says so.
+
+    Nodes do not write where rooms end, and their epochs are their own: a new era begins new epochs in all rooms, for the next server that writes
+    alone. Whoever calls it shares the lock of the log, and nobody else runs it at the same time.
+    """
+    generation = find_generation(connection)
+    number, _, name = (read_meta(connection, ERA) or "").partition(" ")
+    if is_new or number != str(generation):
+        generation, name = next_generation(connection), secrets.token_hex(8)
+        renew_epochs(connection)
+        write_meta(connection, ERA, f"{generation} {name}")
+    return Era(generation, name)
 
 
 def count_commit(connection: Connection) -> int:

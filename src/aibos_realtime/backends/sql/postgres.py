@@ -1,4 +1,5 @@
-"""PostgreSQL through asyncpg: a pool for everybody, and one connection whose session holds the lock of the server that writes the log.
+"""PostgreSQL through asyncpg: a pool for everybody, and one connection whose session holds the lock of who writes the log: one server
+alone, or a node beside others.
 
 A statement is ended by the server after its time; where the server itself is out of reach, the connection is cut a little later. Behind pgbouncer:
 session pooling, since the lock and LISTEN belong to a session.
@@ -20,9 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import LOST, Versions, Work
+from .database import LOST, Versions, Work, in_use
 from .failures import unavailable_for
-from .meta import GENERATION, next_generation, read_meta
+from .meta import find_generation, join_era, next_generation
 from .options import DatabaseOptions
 from .urls import Place
 from .versions import find_version, require_current, upgrade
@@ -33,6 +34,7 @@ except ImportError:
     raise ConfigurationError('database.url: PostgreSQL needs a driver that is not installed: pip install "aibos-realtime[postgres]"') from None
 
 T = TypeVar("T")
+W = TypeVar("W", bound="PostgresWriter")
 
 GRACE = 0.5
 """Seconds beyond the statement time-out until a connection that says nothing is cut."""
@@ -40,8 +42,10 @@ LOCK_RETRY = 0.05
 AT_ONCE = 1.0
 """Seconds within which a read on a connection that was lost is done again on another one."""
 
-_LOG, _SCHEMA = "1633444467, 1", "1633444467, 2"
+_LOG, _SCHEMA, _ERA = "1633444467, 1", "1633444467, 2", "1633444467, 3"
 """Keys of advisory locks, which are per database: "aibs" as a number, and what is locked."""
+
+_TRY_SHARE = f"SELECT pg_try_advisory_lock_shared({_LOG})"
 
 _MISTAKES = {
     "28P01": "does not take this password",
@@ -151,7 +155,12 @@ class PostgresConnections:
             cut.cancel()
 
     async def acquire_writer(self, wait: float) -> PostgresWriter:
-        writer = PostgresWriter(self, self._place)
+        return await self._acquire(PostgresWriter(self, self._place), wait)
+
+    async def acquire_share(self, wait: float) -> PostgresShare:
+        return await self._acquire(PostgresShare(self, self._place), wait)
+
+    async def _acquire(self, writer: W, wait: float) -> W:
         try:
             await writer.acquire(wait)
         except BaseException:
@@ -187,22 +196,31 @@ class PostgresWriter:
     right in between.
     """
 
+    TRY_LOCK = f"SELECT pg_try_advisory_lock({_LOG})"
+
     def __init__(self, connections: PostgresConnections, place: Place) -> None:
         self.generation = 0
+        self.is_lost = False
         self._connections = connections
         self._place = place
         self._session: AsyncConnection | None = None
         self._backend: tuple[int, Any] | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._is_lost = False
 
     async def acquire(self, wait: float) -> None:
         """Get the right for the first time. Raises `ConfigurationError` where another server keeps it for `wait` seconds."""
         with unavailable_for(self._connections.name):
             self._session = await self._connections.connect_alone()
             if not await self._lock(self._session, wait):
-                raise ConfigurationError(f"database.url: another server writes to {self._place.shown}; stop it, or use another database")
-            self.generation = await self._connections.transact(self._session, next_generation)
+                raise await self._in_use(self._session)
+            await self._connections.transact(self._session, self._begin)
+
+    async def _in_use(self, session: AsyncConnection) -> ConfigurationError:
+        is_shared = await self._connections.transact(session, lambda connection: bool(connection.scalar(text(_TRY_SHARE))))
+        return in_use(self._place.shown, is_shared=is_shared, is_wanted_alone=True)
+
+    def _begin(self, connection: Connection) -> None:
+        self.generation = next_generation(connection)
 
     async def write(self, work: Work[T]) -> T:
         async with self._one_at_a_time:
@@ -217,11 +235,11 @@ class PostgresWriter:
                 raise
 
     async def release(self) -> None:
-        self._is_lost = True
+        self.is_lost = True
         await self._disconnect()
 
     async def _reconnect(self) -> AsyncConnection:
-        if self._is_lost:
+        if self.is_lost:
             raise StoreUnavailable(LOST)
         session = await self._connections.connect_alone()
         try:
@@ -242,10 +260,10 @@ class PostgresWriter:
         return True
 
     def _try_lock(self, connection: Connection) -> bool:
-        is_ours = bool(connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOG})")))
+        is_ours = bool(connection.scalar(text(self.TRY_LOCK)))
         # Asked after the lock: whoever had it meanwhile has counted.
-        if self.generation and read_meta(connection, GENERATION) != str(self.generation):
-            self._is_lost = True
+        if self.generation and find_generation(connection) != self.generation:
+            self.is_lost = True
             raise StoreUnavailable(LOST)
         if is_ours:
             found = connection.execute(text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")).one()
@@ -263,6 +281,20 @@ class PostgresWriter:
         session, self._session = self._session, None
         if session is not None:
             await _end(session)
+
+
+class PostgresShare(PostgresWriter):
+    """See `database.Share`. As the writer alone, with the shared form of its lock."""
+
+    TRY_LOCK = _TRY_SHARE
+    era = ""
+
+    async def _in_use(self, session: AsyncConnection) -> ConfigurationError:
+        return in_use(self._place.shown, is_shared=False, is_wanted_alone=False)
+
+    def _begin(self, connection: Connection) -> None:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERA})"))  # nodes come at the same moment
+        self.generation, self.era = join_era(connection)
 
 
 async def _end(session: AsyncConnection) -> None:

@@ -1,4 +1,4 @@
-"""SQLite: one thread that writes, a few that read beside it (WAL), a lock file for the one server that writes the log.
+"""SQLite: one thread that writes, a few that read beside it (WAL), a lock file for who writes the log: one server, or nodes of this machine.
 
 A transaction ends by itself within its time: a wait for a lock by `busy_timeout`, a long statement by a look at the clock every few
 thousand steps of SQLite's machine.
@@ -22,15 +22,16 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import LOST, Versions, Work
+from .database import LOST, Versions, Work, in_use
 from .failures import unavailable_for
 from .lock_file import LockFile, Mark
-from .meta import count_commit, identity, next_generation, renew_epochs
+from .meta import Era, count_commit, find_generation, identity, join_era, next_generation, renew_epochs
 from .options import DatabaseOptions
 from .urls import Place
 from .versions import find_version, upgrade
 
 T = TypeVar("T")
+W = TypeVar("W", bound="SqliteWriter")
 
 logger = logging.getLogger("aibos_realtime.database")
 
@@ -200,7 +201,11 @@ class SqliteConnections:
     async def close(self) -> None:
         if self.writer is not None:
             self.writer.let_go()
-        await asyncio.gather(*(lane.close(self.limit) for lane in {self._reading, self._writing}))
+        until = monotonic() + self.limit
+        if self._reading is not self._writing:
+            await self._reading.close(self.limit)
+        # Last, and alone: only so does SQLite bring what is in its log into the file. Of two that close at once, neither does.
+        await self._writing.close(until - monotonic())
 
     async def write(self, work: Work[T], committed: Callable[[T], None] | None = None) -> T:
         with unavailable_for(self._place.name):
@@ -219,11 +224,16 @@ class SqliteConnections:
         await asyncio.Event().wait()
 
     async def acquire_writer(self, wait: float) -> SqliteWriter:
-        writer = SqliteWriter(self, self._place)
+        return await self._acquire(SqliteWriter(self, self._place), wait)
+
+    async def acquire_share(self, wait: float) -> SqliteShare:
+        return await self._acquire(SqliteShare(self, self._place), wait)
+
+    async def _acquire(self, writer: W, wait: float) -> W:
         until = monotonic() + wait
         while self.writer is not None or not writer.try_lock():
             if monotonic() > until:
-                raise ConfigurationError(f"database.url: another server writes to {self._place.shown}; stop it, or use another database")
+                raise in_use(self._place.shown, is_shared=self.writer is None and writer.is_kept_by_shares(), is_wanted_alone=not writer.IS_SHARED)
             await asyncio.sleep(LOCK_RETRY)
         self.writer = writer
         try:
@@ -266,45 +276,62 @@ class SqliteWriter:
     A lock file can be removed, so the generation is looked at in each transaction too.
     """
 
+    IS_SHARED = False
+
     def __init__(self, connections: SqliteConnections, place: Place) -> None:
         self.generation = 0
+        self.is_lost = False
         self._connections = connections
         self._place = place
         self._identity = ""
         self._lock = LockFile(place.file) if place.file is not None else None
-        self._is_lost = False
 
     def try_lock(self) -> bool:
         """Take the right, unless another process, or another `Database` of this one, has it."""
         if self._lock is None:
             return True
         with unavailable_for(self._place.name):
-            return self._lock.try_lock()
+            return self._lock.try_lock(is_shared=self.IS_SHARED)
+
+    def is_kept_by_shares(self) -> bool:
+        """Whether nodes share what could not be had."""
+        if self._lock is None or self.IS_SHARED or not self._lock.try_lock(is_shared=True):
+            return False
+        self._lock.close()
+        return True
 
     async def take_over(self) -> None:
         """Count one more writer; and where the database is older than what was served from it, begin new epochs in all rooms."""
-        is_older = False
 
-        def work(connection: Connection) -> int:
-            nonlocal is_older
-            last = self._lock.read() if self._lock is not None else None
-            self.generation, self._identity, commits = next_generation(connection), identity(connection), count_commit(connection)
-            if last is not None and self.generation > 1:
-                is_older = last.identity != self._identity or last.commits >= commits
-                if is_older:
-                    renew_epochs(connection)
-            return commits
+        def work(connection: Connection) -> tuple[int, bool]:
+            commits, is_older = self._count(connection)
+            self.generation = next_generation(connection)
+            if is_older:
+                renew_epochs(connection)
+            return commits, is_older
 
-        await self._connections.write(work, self._remember)
+        _, is_older = await self._connections.write(work, lambda done: self._remember(done[0]))
         if is_older:
             told = "%s is older than what was served from it, as a restored backup is: every room begins a new epoch, and clients reload"
             logger.warning(told, self._place.name)
 
+    def _count(self, connection: Connection) -> tuple[int, bool]:
+        """Count one more transaction: how many there were, and whether the database is older than what the lock file remembers."""
+        last = self._lock.read() if self._lock is not None else None
+        self._identity, commits = identity(connection), count_commit(connection)
+        if last is None or find_generation(connection) == 0:  # it is a new one, perhaps in the place of another
+            return commits, False
+        return commits, last.identity != self._identity or last.commits >= commits + self.IS_SHARED
+
+    def check(self, connection: Connection) -> None:
+        """Raise `StoreUnavailable` unless the right is still ours."""
+        if self.is_lost or connection.exec_driver_sql(_GENERATION).scalar() != str(self.generation):
+            self.is_lost = True
+            raise StoreUnavailable(LOST)
+
     async def write(self, work: Work[T]) -> T:
         def guarded(connection: Connection) -> tuple[T, int | None]:
-            if self._is_lost or connection.exec_driver_sql(_GENERATION).scalar() != str(self.generation):
-                self._is_lost = True
-                raise StoreUnavailable(LOST)
+            self.check(connection)
             driver: Any = connection.connection.driver_connection
             before = driver.total_changes
             result = work(connection)
@@ -327,6 +354,30 @@ class SqliteWriter:
             self._lock.write(Mark(self._identity, commits))
 
     def _end(self) -> None:
-        self._is_lost = True
+        self.is_lost = True
         if self._lock is not None:
             self._lock.close()
+
+
+class SqliteShare(SqliteWriter):
+    """See `database.Share`. Its transactions are not counted: an older copy is known by that only where positions are given from it."""
+
+    IS_SHARED = True
+    era = ""
+
+    async def take_over(self) -> None:
+        def work(connection: Connection) -> Era:
+            commits, is_older = self._count(connection)
+            era = join_era(connection, is_new=is_older)
+            # Within the transaction: the next node must see it. It may remember one that is not committed then, which `_count` lets pass.
+            self._remember(commits)
+            return era
+
+        self.generation, self.era = await self._connections.write(work)
+
+    async def write(self, work: Work[T]) -> T:
+        def guarded(connection: Connection) -> T:
+            self.check(connection)
+            return work(connection)
+
+        return await self._connections.write(guarded)

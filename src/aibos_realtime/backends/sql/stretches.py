@@ -60,15 +60,17 @@ def find_excess(connection: Connection, room: str, keep: int) -> Point | None:
 def find_ends(connection: Connection, room: str, until: Point) -> list[Position]:
     """How far the log of a room must go, in each of its epochs, for as many rows to be gone as there are up to a point, this included.
 
-    By offset, not by time: a clock that was set back must leave no hole in a log.
+    By offset, not by time: a clock that was set back must leave no hole in a log. None where another node removes rows of the room just now: each
+    statement sees what is there when it begins, and what was counted before would be too much.
     """
     place = messages.c.room_id == room, messages.c.epoch.is_not(None)
-    counts = connection.execute(select(messages.c.epoch, func.count()).where(*place, _point <= until).group_by(messages.c.epoch)).all()
+    counting = select(messages.c.epoch, func.count()).where(*place, _point <= until).group_by(messages.c.epoch).order_by(messages.c.epoch)
+    counts = connection.execute(counting).all()
     ends = []
     for epoch, count in counts:
         offsets = select(messages.c.log_offset).where(messages.c.room_id == room, messages.c.epoch == epoch).order_by(messages.c.log_offset)
-        ends.append(Position(epoch, connection.scalars(offsets.offset(count - 1).limit(1)).one()))
-    return ends
+        ends += [Position(epoch, offset) for offset in connection.scalars(offsets.offset(count - 1).limit(1))]
+    return ends if connection.execute(counting).all() == counts else []
 
 
 def delete_log_until(connection: Connection, room: str, last: Position, limit: int) -> int:

@@ -1,0 +1,81 @@
+"""The parts by which a server is one of several, with one life: the connections to Redis, and what is shared over them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+
+from .. import __version__
+from ..auth.authentication import WebSocketAuth
+from ..backends.redis.bus import RedisBus
+from ..backends.redis.client import Client
+from ..backends.redis.directory import RedisDirectory
+from ..backends.redis.intake import RedisIntake
+from ..backends.redis.lease import RedisLease
+from ..backends.redis.log import RedisLog
+from ..backends.redis.nodes import RedisNodes
+from ..backends.redis.revocations import RedisRevocations
+from ..clock import Clock
+from ..cluster.scaling import ScalingManager
+from ..config import RealtimeConfig
+from ..hub.rooms import RoomManager
+from ..metrics import Metrics
+from ..storage.shared_broker import SharedBroker
+
+
+class Scaling:
+    """`node`: the id of this life of the process. `has_store`: events wait in Redis until a database has them."""
+
+    def __init__(self, config: RealtimeConfig, *, has_store: bool, metrics: Metrics, clock: Clock) -> None:
+        redis = config.nodes_redis
+        assert redis is not None, "the configuration was checked"
+        self.name = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
+        self.node = secrets.token_hex(8)
+        self.client = Client.from_options(redis, clock=clock)
+        self.log = RedisLog(
+            self.client, prefix=redis.prefix, node=self.node, has_store=has_store, max_waiting=config.scaling.intake_events, metrics=metrics
+        )
+
+        self.intake = RedisIntake(self.log)
+        self.nodes = RedisNodes(
+            self.client, self.log.layout, id=self.node, name=self.name, url=config.scaling.instance_url, version=__version__, metrics=metrics,
+            clock=clock,
+        )  # fmt: skip
+        self.manager = ScalingManager(nodes=self.nodes, clock=clock)
+        layout = self.log.layout
+        self.bus = RedisBus(self.client, layout, nodes=self.nodes, metrics=metrics, clock=clock)
+        self._directory = RedisDirectory(self.client, layout, node=self.node, nodes=self.nodes, metrics=metrics, clock=clock)
+        self._metrics = metrics
+        self._clock = clock
+
+    def join(self, *, rooms: RoomManager, auth: WebSocketAuth, broker: SharedBroker) -> None:
+        """Have a server's rooms and tokens be those of all nodes."""
+        rooms.join_nodes(directory=self._directory, bus=self.bus, follow=broker.position, metrics=self._metrics)
+        broker.on_notice(rooms.hear_notice)
+        kept = RedisRevocations(self.client, self.log.layout, memory=auth.revocation_memory, metrics=self._metrics, clock=self._clock)
+        auth.join(self.bus, kept)
+        self.nodes.on_forgotten(self._directory.tell_again)
+        self.nodes.on_forgotten(auth.keep_revocations)
+
+    def lease(self, name: str) -> RedisLease:
+        """The right to do something that one of the nodes does at a time."""
+        return RedisLease(self.client, self.log.layout, name, self.node)
+
+    async def start(self) -> None:
+        """Connect. Raises `ConfigurationError`, `BrokerUnavailable`."""
+        await self.client.open()
+        await self.nodes.start()
+        await self.bus.start()
+
+    async def tell(self) -> None:
+        """Have the others know at once that this node takes connections, or takes none any more; as far as Redis answers within a second."""
+        await asyncio.wait([asyncio.ensure_future(self.nodes.beat())], timeout=1.0)
+
+    async def stop(self) -> None:
+        """End every part, whatever happens to one of them; what others learn of this node goes last."""
+        async with AsyncExitStack() as parts:  # the last one ends first
+            parts.push_async_callback(self.client.close)
+            parts.push_async_callback(self.nodes.stop)
+            parts.push_async_callback(self.manager.stop)
+            parts.push_async_callback(self.bus.stop)

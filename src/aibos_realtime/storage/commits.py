@@ -1,0 +1,113 @@
+"""Publishers who wait until the store has their event: each is answered when it is told that the store has come so far."""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from ..backends.base import Receipt
+from ..backends.shared_log import SharedLog
+from ..clock import Clock, Timer
+from ..errors import BackendError, StoreUnavailable
+
+LOOK_EVERY = 0.5
+"""Seconds after which it is asked how far the store is: being told may fail."""
+PATIENCE = 5.0
+"""Seconds after which a publisher is told that nobody knows."""
+LENGTH = 40
+"""Characters of an entry, at most."""
+
+Entry = tuple[int, int]
+
+
+class Commits:
+    """Per shard the receipts that wait, by their entry in what waits for the store."""
+
+    def __init__(self, log: SharedLog, *, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._waiting: dict[int, list[tuple[Entry, int, float, asyncio.Future[Receipt], Receipt]]] = {}
+        self._reached: dict[int, Entry] = {}
+        self._numbers = count()
+        self._timer: Timer | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def wait(self, shard: int, entry: str, receipt: asyncio.Future[Receipt], done: Receipt) -> None:
+        """Answer `receipt` with `done` once the store has this entry; after 5 seconds with `StoreUnavailable`."""
+        place = read_entry(entry)
+        if place <= self._reached.get(shard, (0, 0)):
+            receipt.set_result(done)
+            return
+        until = self._clock.monotonic() + PATIENCE
+        heappush(self._waiting.setdefault(shard, []), (place, next(self._numbers), until, receipt, done))
+        if self._timer is None:
+            self._timer = self._clock.call_later(LOOK_EVERY, self._look)
+
+    def reached(self, shard: int, entry: str) -> None:
+        """The store has everything up to here."""
+        place = read_entry(entry)
+        if place <= self._reached.get(shard, (0, 0)):
+            return
+        self._reached[shard] = place
+        waiting = self._waiting.get(shard, [])
+        while waiting and waiting[0][0] <= place:
+            _, _, _, receipt, done = heappop(waiting)
+            if not receipt.done():
+                receipt.set_result(done)
+
+    def forget(self) -> None:
+        """Another server may have taken over, whose entries begin lower: how far the store is has to be told anew."""
+        self._reached.clear()
+
+    async def stop(self) -> None:
+        """Nobody is told any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for waiting in self._waiting.values():
+            for _, _, _, receipt, _ in waiting:
+                _give_up(receipt)
+        self._waiting.clear()
+        self._reached.clear()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        for shard, waiting in list(self._waiting.items()):
+            for _, _, until, receipt, _ in waiting:
+                if until <= now:
+                    _give_up(receipt)
+            waiting[:] = [one for one in waiting if not one[3].done()]
+            heapify(waiting)
+            if not waiting:
+                del self._waiting[shard]
+        if self._waiting:
+            self._timer = self._clock.call_later(LOOK_EVERY, self._look)
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            for shard in list(self._waiting):
+                if entry := await self._log.committed(shard):
+                    self.reached(shard, entry)
+        except BackendError:
+            pass
+        finally:
+            self._looking = None
+
+
+def read_entry(entry: str) -> Entry:
+    """The place of an entry, as something to compare; (0, 0) for what is none."""
+    first, _, second = entry.partition("-")
+    is_entry = len(entry) <= LENGTH and first.isascii() and first.isdigit() and second.isascii() and second.isdigit()
+    return (int(first), int(second)) if is_entry else (0, 0)
+
+
+def _give_up(receipt: asyncio.Future[Receipt]) -> None:
+    if not receipt.done():
+        receipt.set_exception(StoreUnavailable("The database has not taken this in time: whether it will is unknown."))

@@ -1,0 +1,96 @@
+"""The Redis that three nodes share fails under load in every way: nothing is lost without a word, nothing doubled, and the nodes are back at once.
+
+python -m tests.faults.redis_faults --seed 1
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.faults.clients import pause
+from tests.faults.node_command import run_faults
+from tests.faults.node_proof import Bench, Fault
+from tests.faults.nodes import empty, flush, read_intake, start_redis
+from tests.faults.proxy import Blackhole, CutBeforeReply, Pass
+
+
+async def kill(bench: Bench) -> None:
+    """SIGKILL, and after a while a start on the same files (AOF)."""
+    bench.redis.stop(signal.SIGKILL)
+    await pause(bench.seconds)
+    await start_redis(bench.redis)
+
+
+async def lose_all(bench: Bench) -> None:
+    """SIGKILL, and a start with an empty memory."""
+    bench.redis.stop(signal.SIGKILL)
+    bench.is_emptied, bench.undrained = True, read_intake(bench.redis)
+    empty(bench.redis)
+    await pause(bench.seconds)
+    await start_redis(bench.redis)
+
+
+async def lose_all_at_once(bench: Bench) -> None:
+    """FLUSHALL, between two commands of the nodes: no connection is lost."""
+    bench.is_emptied, bench.undrained = True, flush(bench.redis)
+
+
+async def stand_still(bench: Bench) -> None:
+    """SIGSTOP: connections stay open, and nothing is answered."""
+    bench.redis.pause()
+    await pause(bench.seconds)
+    bench.redis.go_on()
+
+
+async def kill_subscribers(bench: Bench) -> None:
+    """Every connection on which nodes hear is closed by Redis, again and again."""
+    for _ in range(10):
+        assert bench.redis.execute("CLIENT", "KILL", "TYPE", "pubsub").startswith(b":")
+        await pause(bench.chance.uniform(0, bench.seconds / 5))
+
+
+async def deafen(bench: Bench) -> None:
+    """Nothing comes any more on the connection on which one node hears; it is not closed, and all others are well."""
+    line = bench.nodes.lines[0]
+    links = line.find(b"SSUBSCRIBE")
+    assert links
+    line.mode = Blackhole("down", links)
+    bench.ended = time.monotonic()
+    await bench.load.until_everywhere()
+    line.mode = Pass()
+
+
+async def cut_replies(bench: Bench) -> None:
+    """The answer to a script never comes: what was published is, and its node cannot know."""
+    for number in range(round(bench.seconds * 4)):
+        line = bench.nodes.lines[number % len(bench.nodes)]
+        before = line.cuts
+        line.mode = CutBeforeReply(bench.chance.randrange(1, 10), to=b"EVALSHA")
+        await line.until_cut(before + 1)
+        line.mode = Pass()
+
+
+async def fill_memory(bench: Bench) -> None:
+    """No write is taken (OOM), reading goes on."""
+    bench.redis.execute("CONFIG", "SET", "maxmemory", "1")
+    await bench.load.until_refused("unavailable")
+    await pause(bench.seconds)
+    bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
+
+
+FAULTS: dict[str, Fault] = {
+    "killed": Fault(kill),
+    "restarted empty": Fault(lose_all, is_told=True),
+    "flushed": Fault(lose_all_at_once, is_told=True),
+    "paused": Fault(stand_still, seconds=15.0),
+    "subscribers killed": Fault(kill_subscribers),
+    "a node deaf": Fault(deafen, back=10.0, has_lines=True),
+    "replies cut": Fault(cut_replies, has_lines=True),
+    "out of memory": Fault(fill_memory),
+}
+"""What goes wrong, by name."""
+
+
+if __name__ == "__main__":
+    run_faults(__doc__, FAULTS)
