@@ -20,7 +20,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 PUBLIC = """
     RealtimeServer RealtimeClient RealtimeConfig RoomManager EventBroadcaster ConnectionPool ConnectionMonitor
-    WebSocketAuth WebSocketAuthorization where LoadBalancer Instance Broadcast Event EventHandler Position Socket User
+    WebSocketAuth WebSocketAuthorization where LoadBalancer ScalingManager Cluster Instance Broadcast Event EventHandler Position Socket User
     Message MessagePersistence MessageQueue outbox
     RealtimeError ConfigurationError ProtocolError MessageTooLarge UnknownEvent UnrecoverablePosition ValidationError
     AuthenticationError TokenExpired TokenRevoked PermissionDenied RateLimitExceeded

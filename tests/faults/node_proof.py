@@ -54,6 +54,7 @@ class Bench:
     redis: RedisServer
     nodes: Nodes
     load: Load
+    database: str
     seconds: float
     chance: random.Random
     ended: float | None = None
@@ -77,6 +78,7 @@ class Fault:
     """Whether members may be told that continuity is lost."""
     has_lines: bool = False
     """Whether it is one of the lines between nodes and Redis that fails."""
+    needs_store: bool = False
 
 
 @dataclass
@@ -110,7 +112,7 @@ async def prove(
                 await load.until_flowing(3)
                 await load.until_everywhere()
                 await pause(setting.calm)
-                bench = Bench(redis, nodes, load, fault.seconds if seconds is None else seconds, chance)
+                bench = Bench(redis, nodes, load, database, fault.seconds if seconds is None else seconds, chance)
                 async with asyncio.timeout(bench.seconds + 60):
                     await fault.act(bench)
                 ended = bench.ended or time.monotonic()

@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from contextlib import AsyncExitStack
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import asyncpg  # type: ignore[import-untyped]
 
 from aibos_realtime.backends.redis.layout import Layout
 from tests.faults.processes import Server, Zygote
@@ -124,6 +128,32 @@ def _read_entries(entries: Any) -> Intake:
         epoch, offset, _ = fields[b"p"].decode().split(" ")
         found.add((fields[b"m"].decode(), epoch, int(offset)))
     return found
+
+
+def read_used_memory(redis: RedisServer) -> int:
+    """Bytes."""
+    with _connect(redis) as client:
+        return int(client.info("memory")["used_memory"])
+
+
+@asynccontextmanager
+async def held_store(url: str) -> AsyncIterator[None]:
+    """A transaction of somebody else lets nobody write events."""
+    if url.startswith("sqlite:///"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+        finally:
+            connection.close()
+    else:
+        holder = await asyncpg.connect(url, timeout=10)
+        try:
+            async with holder.transaction():
+                await holder.execute("LOCK TABLE realtime_messages IN EXCLUSIVE MODE", timeout=10)
+                yield
+        finally:
+            await holder.close(timeout=10)
 
 
 def _connect(redis: RedisServer) -> Any:

@@ -11,8 +11,11 @@ import time
 from tests.faults.clients import pause
 from tests.faults.node_command import run_faults
 from tests.faults.node_proof import Bench, Fault
-from tests.faults.nodes import empty, flush, read_intake, start_redis
+from tests.faults.nodes import empty, flush, held_store, read_intake, read_used_memory, start_redis
 from tests.faults.proxy import Blackhole, CutBeforeReply, Pass
+
+EXCESS = 100_000
+"""Bytes by which Redis has more than it may have."""
 
 
 async def kill(bench: Bench) -> None:
@@ -79,6 +82,17 @@ async def fill_memory(bench: Bench) -> None:
     bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
 
 
+async def fill_with_waiting(bench: Bench) -> None:
+    """The store takes nothing until Redis is full of what waits for it; then the store goes on, and Redis gets no more memory than it had."""
+    async with held_store(bench.database):
+        await pause(bench.seconds)
+        bench.redis.execute("CONFIG", "SET", "maxmemory", str(read_used_memory(bench.redis) - EXCESS))
+        await bench.load.until_refused("unavailable")
+    bench.ended = time.monotonic()
+    await bench.load.until_everywhere()
+    bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
+
+
 FAULTS: dict[str, Fault] = {
     "killed": Fault(kill),
     "restarted empty": Fault(lose_all, is_told=True),
@@ -88,6 +102,7 @@ FAULTS: dict[str, Fault] = {
     "a node deaf": Fault(deafen, back=10.0, has_lines=True),
     "replies cut": Fault(cut_replies, has_lines=True),
     "out of memory": Fault(fill_memory),
+    "full of what waits": Fault(fill_with_waiting, refusal=None, needs_store=True),
 }
 """What goes wrong, by name."""
 

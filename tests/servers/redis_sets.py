@@ -70,6 +70,7 @@ class SentinelSet:
             for field, value in (("num-slaves", "1"), ("num-other-sentinels", "2")):
                 expected = f"{field}\r\n${len(value)}\r\n{value}\r\n"
                 sentinel.until(expected.encode(), "SENTINEL", "MASTER", SERVICE)
+            sentinel.until(b"master-link-status\r\n$2\r\nok\r\n", "SENTINEL", "REPLICAS", SERVICE)
 
 
 @contextmanager
@@ -94,12 +95,13 @@ def running_sentinels(
         ]  # fmt: skip
         for server in (*servers, *sentinels):
             stack.callback(server.stop, signal.SIGKILL)
-        servers[0].start()
-        for server in (servers[1], *sentinels):
-            server.launch()
-        for server in (servers[1], *sentinels):
-            server.until_ready()
-        servers[1].until(b"master_link_status:up", "INFO", "replication")
+        for server in servers:
+            server.start()
+        servers[1].until(b"master_link_status:up", "INFO", "replication")  # as the sentinels see it at first, they see it for ten seconds
+        for sentinel in sentinels:
+            sentinel.launch()
+        for sentinel in sentinels:
+            sentinel.until_ready()
         yield SentinelSet(servers, sentinels)
 
 

@@ -6,15 +6,13 @@ import asyncio
 import secrets
 import ssl
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.origin import OriginPolicy
 from ..backends.base import Broker
-from ..backends.nodes import NodeState
+from ..backends.bus import Bus, LocalBus
 from ..clock import Clock
-from ..cluster.reports import OwnReport
 from ..cluster.scaling import ScalingManager
 from ..config import RealtimeConfig
 from ..errors import ConfigurationError
@@ -38,6 +36,7 @@ from ..storage.shared_broker import SharedBroker
 from ..transport.websocket import WebSocketTransport
 from .availability import Availability
 from .handshake import Arrival, Handshake
+from .instances import InstancesRoute
 from .scaling import Scaling
 from .sockets import Sockets
 from .storage import Storage, is_store_in_memory
@@ -55,7 +54,9 @@ class Parts:
     broker: Broker
     storage: Storage
     scaling: Scaling | None
+    bus: Bus
     scaling_manager: ScalingManager
+    instances_route: InstancesRoute
     availability: Availability | None
     rooms: RoomManager
     pool: ConnectionPool
@@ -134,20 +135,16 @@ def assemble(
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
     if scaling is not None:
-        state = partial(_state, handshake)
-        scaling.nodes.describe(
-            OwnReport(pool=pool, max_connections=pool.options.max_connections, rooms=rooms, weight=config.scaling.weight, state=state, clock=clock)
-        )
+        scaling.describe(pool=pool, rooms=rooms, handshake=handshake)
     manager = scaling.manager if scaling else ScalingManager(instances=[config.scaling.instance_url] if config.scaling.instance_url else [])
+    proxies = TrustedProxies(config.trusted_proxies)
+    instances = InstancesRoute(manager, auth=auth, proxies=proxies, penalty=handshake.penalty, clock=clock)
     availability = Availability(broker=broker, sockets=sockets, handshake=handshake, clock=clock) if scaling else None
+    bus = scaling.bus if scaling else LocalBus()
     return Parts(
-        auth, authorization, broker, storage, scaling, manager, availability, rooms, pool, router, callbacks, sending, fanout, built_ins, sockets,
-        handshake, origins, metrics, _tls(config), node
+        auth, authorization, broker, storage, scaling, bus, manager, instances, availability, rooms, pool, router, callbacks, sending, fanout,
+        built_ins, sockets, handshake, origins, metrics, _tls(config), node
     )  # fmt: skip
-
-
-def _state(handshake: Handshake) -> NodeState:
-    return "up" if handshake.is_open else "draining"
 
 
 def _fields(options: Options) -> dict[str, Any]:

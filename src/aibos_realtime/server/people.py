@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
-from ..backends.bus import Bus, LocalBus
+from ..backends.bus import Bus
 from ..errors import ConfigurationError
 from ..hub.connections import ConnectionPool
 from ..hub.requests import Disconnect, SetRole
@@ -16,22 +16,17 @@ from ..protocol.close_codes import CloseCode, default_reason
 
 
 class People:
-    """Asks every node over the bus, and does what is asked for this node's connections."""
+    """Asks every node over the bus, which has not started yet, and does what is asked for this node's connections."""
 
-    def __init__(self, *, pool: ConnectionPool, built_ins: BuiltIns, auth: WebSocketAuth) -> None:
+    def __init__(self, *, pool: ConnectionPool, built_ins: BuiltIns, auth: WebSocketAuth, bus: Bus) -> None:
         self._pool = pool
         self._built_ins = built_ins
         self._auth = auth
-        self._bus: Bus = LocalBus()
-        self.join(self._bus)
-        auth.on_revoked(self._close_of)
-        auth.on_loaded(self._close_revoked)
-
-    def join(self, bus: Bus) -> None:
-        """Be one of several nodes. Before the bus starts."""
         self._bus = bus
         bus.on(Disconnect, self._disconnect)
         bus.on(SetRole, self._set_role)
+        auth.on_revoked(self._close_of)
+        auth.on_loaded(self._close_revoked)
 
     async def disconnect(self, user_id: str | None, socket_id: str | None, code: int) -> int:
         """Close every connection of a user, or one; returns how many."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from .. import __version__
 from ..auth.authentication import WebSocketAuth
+from ..backends.nodes import NodeState
 from ..backends.redis.bus import RedisBus
 from ..backends.redis.client import Client
 from ..backends.redis.directory import RedisDirectory
@@ -17,11 +18,14 @@ from ..backends.redis.log import RedisLog
 from ..backends.redis.nodes import RedisNodes
 from ..backends.redis.revocations import RedisRevocations
 from ..clock import Clock
+from ..cluster.reports import OwnReport
 from ..cluster.scaling import ScalingManager
 from ..config import RealtimeConfig
+from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
 from ..storage.shared_broker import SharedBroker
+from .handshake import Handshake
 
 
 class Scaling:
@@ -47,6 +51,7 @@ class Scaling:
         self.bus = RedisBus(self.client, layout, nodes=self.nodes, metrics=metrics, clock=clock)
         self._directory = RedisDirectory(self.client, layout, node=self.node, nodes=self.nodes, metrics=metrics, clock=clock)
         self._metrics = metrics
+        self._weight = config.scaling.weight
         self._clock = clock
 
     def join(self, *, rooms: RoomManager, auth: WebSocketAuth, broker: SharedBroker) -> None:
@@ -57,6 +62,15 @@ class Scaling:
         auth.join(self.bus, kept)
         self.nodes.on_forgotten(self._directory.tell_again)
         self.nodes.on_forgotten(auth.keep_revocations)
+
+    def describe(self, *, pool: ConnectionPool, rooms: RoomManager, handshake: Handshake) -> None:
+        """Have the others told how busy this node is, and whether it takes connections."""
+
+        def state() -> NodeState:
+            return "up" if handshake.is_open else "draining"
+
+        most = pool.options.max_connections
+        self.nodes.describe(OwnReport(pool=pool, max_connections=most, rooms=rooms, weight=self._weight, state=state, clock=self._clock))
 
     def lease(self, name: str) -> RedisLease:
         """The right to do something that one of the nodes does at a time."""

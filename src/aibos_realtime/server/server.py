@@ -30,12 +30,11 @@ from ..transport.base import CLOSE_TIMEOUT
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, assemble
 from .http import HttpApp
-from .instances import INSTANCES_PATH, InstancesRoute
+from .instances import INSTANCES_PATH
 from .loop import new_event_loop, rare_garbage_collection, run_until_signalled
 from .people import People
 from .port import Port
 from .sockets import Sockets
-from .upgrade import TrustedProxies
 
 logger = logging.getLogger("aibos_realtime")
 
@@ -109,14 +108,10 @@ class RealtimeServer:
         self._shares_port = False
         self._stopped = asyncio.Event()
         self.scaling = parts.scaling_manager
-        instances = InstancesRoute(
-            self.scaling, auth=parts.auth, proxies=TrustedProxies(self.config.trusted_proxies), penalty=parts.handshake.penalty, clock=clock
-        )
-        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes={INSTANCES_PATH: instances})
+        routes = {INSTANCES_PATH: parts.instances_route}
+        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes=routes)
         self._app: Any = None
-        self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth)
-        if parts.scaling is not None:
-            self._people.join(parts.scaling.bus)
+        self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth, bus=parts.bus)
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:

@@ -38,7 +38,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({}, "authentication.jwt_secret"),
     ({"authentication": {"jwt_secret": "short"}}, "authentication.jwt_secret"),
     ({"authentication": {"jwt_secret": "your_jwt_secret"}}, "authentication.jwt_secret"),
-    ({"authentication": {"jwt_secret": SECRET}, "scaling": {"enabled": True}}, "scaling.enabled"),
+    ({"authentication": {"jwt_secret": SECRET}, "scaling": {"enabled": True}}, "scaling.redis.url"),
     ({"authentication": {"jwt_secret": SECRET}, "tls": {"certificate": "/nowhere.pem"}}, "tls.certificate"),
     ({"authentication": {"jwt_secret": SECRET}, "trusted_proxies": ["x"]}, "trusted_proxies"),
     ({"authentication": {"jwt_secret": SECRET}, "heartbeat": {"interval": 60, "timeout": 30}}, "heartbeat.timeout"),

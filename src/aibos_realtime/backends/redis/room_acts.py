@@ -52,7 +52,7 @@ class Act:
 
 
 class Step(Struct, frozen=True):
-    """`number`: of what a node tells at once, rising. `answered`: of the last step that was; `found`: what the shard knew then instead of that number."""
+    """What a node tells at once. `number`: rising. `answered`: that of the last step that was; `found`: what the shard had then in place of it."""
 
     number: str
     answered: str = ""

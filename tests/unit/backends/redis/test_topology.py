@@ -256,7 +256,7 @@ async def test_a_primary_that_is_replaced_while_it_lives_is_left(program: str, r
         async with listening(own.url) as heard:
             await heard.subscriber.subscribe(redis_prefix)
             await heard.client.run(COUNT, ["n"], [])
-            assert own.sentinels[0].execute("SENTINEL", "FAILOVER", SERVICE) == b"+OK\r\n"
+            own.sentinels[0].until(b"+OK", "SENTINEL", "FAILOVER", SERVICE)
             new.until(b"master", "ROLE")
             for sentinel in own.sentinels:
                 sentinel.until(str(new.port).encode(), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
