@@ -284,6 +284,7 @@ class SharedBroker:
         if self._is_interrupted and self._log.is_connected:
             self._is_interrupted = False
             self.prober.forget()
+            self._settle()
         self._follower.followed(rooms)
 
     def interrupted(self) -> None:

@@ -68,6 +68,16 @@ async def test_no_sign_of_life() -> None:
         assert await dead.closed() == 4012 and alive.socket.is_open and not alive.socket.closing
 
 
+async def test_a_heartbeat_of_a_second_goes_on() -> None:
+    """Sockets are looked at once a second. The note that one had been pinged was only taken back by a look that came within the interval of an
+    answer, and with an interval of a second there was none: it was pinged once, and then given up although it answered."""
+    clock = ManualClock()
+    async with memory_server(clock=clock, connections={"heartbeat_interval": 1.0, "heartbeat_timeout": 3.0}) as net:
+        alive = await net.connect("ann")
+        await clock.advance(20)
+        assert alive.socket.is_open and not alive.socket.closing
+
+
 async def test_expiry_is_announced_and_enforced_whatever_the_wall_clock_does() -> None:
     clock = ManualClock()
     async with memory_server(clock=clock, **NO_PULSE) as net:
