@@ -1,4 +1,4 @@
-"""Several servers in this process over one Redis, put together by hand; their sockets are in memory, and they have no database."""
+"""Several servers in this process over one Redis, as `scaling` puts them together; their sockets are in memory, and they have no database."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
-from aibos_realtime import ConnectionPool, RealtimeServer, RoomManager
-from aibos_realtime.backends.redis.bus import RedisBus
-from aibos_realtime.backends.redis.client import Client
-from aibos_realtime.backends.redis.directory import RedisDirectory
-from aibos_realtime.backends.redis.layout import CLUSTER_SHARDS, Layout
-from aibos_realtime.backends.redis.log import RedisLog
-from aibos_realtime.backends.redis.nodes import RedisNodes
-from aibos_realtime.backends.redis.revocations import RedisRevocations
-from aibos_realtime.backends.redis.urls import read_url
-from aibos_realtime.metrics import Metrics
-from aibos_realtime.storage.shared_broker import SharedBroker
+from aibos_realtime import RealtimeServer, RoomManager
 from aibos_realtime.testing.server import MemoryClient, MemoryServer, memory_server
 
 SECRET = "a secret of these tests alone, of 32 bytes or more"
@@ -25,16 +15,18 @@ MEMORY: dict[str, Any] = {"database": {"url": "memory://"}}
 
 
 class RoomNode:
-    """A server that takes part, and what it told of rooms and users."""
+    """One of them, and what it told of rooms and users."""
 
-    def __init__(self, server: RealtimeServer, client: Client, layout: Layout, nodes: RedisNodes, bus: RedisBus, directory: RedisDirectory) -> None:
-        self.id = nodes.id
+    def __init__(self, server: RealtimeServer) -> None:
+        parts = server._parts.scaling
+        assert parts is not None
+        self.id = parts.node
         self.server = server
-        self.client = client
-        self.layout = layout
-        self.nodes = nodes
-        self.directory = directory
-        self.bus = bus
+        self.client = parts.client
+        self.layout = parts.log.layout
+        self.nodes = parts.nodes
+        self.directory = parts._directory
+        self.bus = parts.bus
         self.rooms = server.rooms
         self.net = MemoryServer(server)
         self.told: list[tuple[str, ...]] = []
@@ -77,32 +69,18 @@ class RoomNodes:
         self.prefix = prefix
         self._stack = AsyncExitStack()
 
-    async def node(self, name: str, *, rooms: RoomManager | dict[str, Any] | None = None, tend: float = 5.0, **options: Any) -> RoomNode:
-        enter = self._stack.push_async_callback
-        client = Client(read_url(self.url))
-        enter(client.close)
-        await client.open()
-        metrics, layout = Metrics(), Layout(self.prefix, CLUSTER_SHARDS if client.is_cluster else 1)
-        nodes = RedisNodes(client, layout, name=name, metrics=metrics)
-        bus = RedisBus(client, layout, nodes=nodes, metrics=metrics)
-        directory = RedisDirectory(client, layout, node=nodes.id, nodes=nodes, tend=tend, metrics=metrics)
-        broker = SharedBroker(RedisLog(client, prefix=self.prefix, node=nodes.id, has_store=False, metrics=metrics), metrics=metrics)
-        defaults: dict[str, Any] = {"authentication": {"jwt_secret": SECRET}, "authorization": OPEN, "persistence": MEMORY}
-        pool = ConnectionPool(metrics=metrics, max_connections=2000)
-        server = RealtimeServer(**defaults | {"broker": broker, "rooms": rooms or {}, "connections": pool} | options)
-        server.rooms.join_nodes(directory=directory, bus=bus, follow=broker.position, metrics=metrics)
-        broker.on_notice(server.rooms.hear_notice)
-        server.auth.join(bus, RedisRevocations(client, layout, memory=server.auth.revocation_memory, metrics=metrics))
-        server._people.join(bus)
-        nodes.on_gone(directory.clean_up)
-        nodes.on_forgotten(directory.tell_again)
-        for part in (nodes, bus):
-            enter(part.stop)
-            await part.start()
-        await server.auth.load_revocations()
+    async def node(self, name: str, *, rooms: RoomManager | dict[str, Any] | None = None, **options: Any) -> RoomNode:
+        defaults: dict[str, Any] = {
+            "authentication": {"jwt_secret": SECRET},
+            "authorization": OPEN,
+            "connections": {"max_connections": 2000},
+            "persistence": MEMORY,
+            "rooms": rooms or {},
+            "scaling": {"enabled": True, "redis": {"url": self.url, "prefix": self.prefix}, "instance_id": name},
+        }
+        server = RealtimeServer(**defaults | options)
         await self._stack.enter_async_context(memory_server(server))
-        await server.rooms.start()
-        return RoomNode(server, client, layout, nodes, bus, directory)
+        return RoomNode(server)
 
     async def close(self) -> None:
         await self._stack.aclose()

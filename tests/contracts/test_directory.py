@@ -11,6 +11,7 @@ import pytest
 
 from aibos_realtime import GuestsNotAllowed, RoomFull, RoomLimitExceeded, RoomNotFound
 from aibos_realtime.backends.directory import PresentUser
+from aibos_realtime.backends.redis.nodes import RedisNodes
 from tests.cluster.directories import Directories, Known, Node, draft, until_true
 
 
@@ -97,6 +98,9 @@ async def test_destroying_ends_everybodys_being_there(rig: Directories) -> None:
     await one.leave("lobby", "ann")
     await two.leave("lobby", "bob")
     assert await one.users("lobby") == ["eve"] and one.heard.all == [("created", "lobby"), ("joined", "lobby", "ann")]
+    await one.create("hall")
+    first = await one.directory.destroy("hall")
+    assert (await one.create("hall")).birth != first
 
 
 async def test_who_enters_a_room_made_again_before_his_node_heard_of_its_end(rig: Directories) -> None:
@@ -223,6 +227,9 @@ async def test_who_is_there_or_was_until_lately(rig: Directories) -> None:
     found = {user.id: user for user in await two.directory.reachable("lobby", 300.0)}
     assert found == {"ann": PresentUser("ann", "admin", "t1", claims), "bob": PresentUser("bob", "user")}
     gone = two.layout.of_room("lobby", "gone")
+    await one.enter("lobby", "ann")
+    assert await one.client.command("ZCARD", gone) == 0, "who is back is not gone"
+    await one.leave("lobby", "ann")
     await two.client.command("ZADD", gone, 1, "ann")
     assert await two.reachable("lobby") == ["bob"]
     await two.leave("lobby", "bob")
@@ -321,6 +328,20 @@ async def test_what_is_left_of_a_node_that_nobody_knows_is_found(rig: Directorie
 
 async def _has_not(node: Node, user: str) -> bool:
     return not await node.directory.has("lobby", user)
+
+
+async def test_the_register_says_whom_to_clean_up_after(rig: Directories) -> None:
+    one, dead = await rig.nodes(2)
+    await one.enter("lobby", "ann")
+    await dead.enter("lobby", "bob")
+    registered = [RedisNodes(node.client, node.layout, id=node.id, name=node.id, interval=0.05, life=0.3) for node in (one, dead)]
+    registered[0].on_gone(one.directory.clean_up)
+    for nodes in registered:
+        await nodes.start()
+    await registered[1].stop()  # and what it told stays behind
+    await one.heard.until("left", "lobby", "bob")
+    assert await one.users("lobby") == ["ann"]
+    await registered[0].stop()
 
 
 async def test_a_redis_that_comes_back_empty_is_told_again_and_nobody_hears_of_it(rig: Directories) -> None:
@@ -423,6 +444,9 @@ async def test_entries_that_no_node_wrote_are_passed_over(rig: Directories) -> N
     entered = await two.enter("lobby", "bob")
     assert entered.members is not None and [member.user_id for member in entered.members] == ["ann", "bob"]
     await two.directory.clean_up("dead")
+    empty = layout.of_shard(shard, "empty")
+    assert await command("ZSCORE", empty, "lobby") is None, "it is not empty"
+    await command("ZADD", empty, 0, "lobby")
     await two.directory.look_after()
     assert await two.users("lobby") == ["ann", "bob"], "nobody is taken out of his room by this"
     assert await command("EXISTS", layout.of_shard(shard, "present:dead")) == 0

@@ -15,7 +15,7 @@ from aibos_realtime import Position, RealtimeClient, UnrecoverablePosition
 from aibos_realtime.client.room import HistoryPage
 from tests.faults.checker import Entry, History
 from tests.faults.clients import PATIENCE, Moment, Publisher, Subscriber, make_client, read_history
-from tests.faults.journal import Acknowledged, Delivered, Journal, read_journals
+from tests.faults.journal import Acknowledged, Delivered, Journal, Record, read_journals
 
 BOUND_PUBLISHER, BOUND_SUBSCRIBER = "publisher-at-", "subscriber-at-"
 """How the names begin of those that belong to one node; its number follows."""
@@ -156,9 +156,13 @@ class Load:
                 epochs[record.epoch] = max(record.offset, epochs.get(record.epoch, 0))
         return found
 
-    def history(self, log: list[Entry] | None, store: list[Entry] | None, **allowed: Any) -> History:
-        """What the journals say, with log and store. After the load has ended. `allowed`: see `History`."""
-        return History(list(read_journals(self.folder)), log, store, **allowed)
+    def read_journals(self) -> list[Record]:
+        """What everybody has written. After the load has ended."""
+        return list(read_journals(self.folder))
+
+    def history(self, log: list[Entry] | None, store: list[Entry] | None) -> History:
+        """What the journals say, with log and store. After the load has ended."""
+        return History(self.read_journals(), log, store)
 
     @property
     def acknowledged(self) -> int:

@@ -41,7 +41,7 @@ def run_faults(text: str | None, faults: Mapping[str, Fault]) -> None:
             for round in range(given.rounds):
                 setting = Setting(given.store, given.ack, given.rate, seed=given.seed + round, program=PROGRAMS.get(given.redis))
                 for name in given.only:
-                    if faults[name].needs_store and setting.store == "none":
+                    if not faults[name].suits(setting):
                         continue
                     folder = (given.folder or Path(temporary)) / f"{name} {round}".replace(" ", "-")
                     folder.mkdir(parents=True)

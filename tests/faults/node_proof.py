@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.faults.checker import Entry, Place, Verdict, check
+from tests.faults.checker import Entry, History, Place, Verdict, check
 from tests.faults.clients import pause
 from tests.faults.journal import Acknowledged, Attempt, Delivered, Record
 from tests.faults.load import BOUND_PUBLISHER, BOUND_SUBSCRIBER, Load
@@ -78,7 +78,8 @@ class Fault:
     """Whether members may be told that continuity is lost."""
     has_lines: bool = False
     """Whether it is one of the lines between nodes and Redis that fails."""
-    needs_store: bool = False
+    suits: Callable[[Setting], bool] = lambda setting: True
+    """Where it can happen."""
 
 
 @dataclass
@@ -113,25 +114,25 @@ async def prove(
                 await load.until_everywhere()
                 await pause(setting.calm)
                 bench = Bench(redis, nodes, load, database, fault.seconds if seconds is None else seconds, chance)
-                async with asyncio.timeout(bench.seconds + 60):
-                    await fault.act(bench)
+                complaints += await _try_all(partial(fault.act, bench))
                 ended = bench.ended or time.monotonic()
-                complaints += await _finish(load, setting)
+                complaints += await _try_all(load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle)
                 log = await load.read_log()
             await nodes.stop()
             store = await read_rows(database)
     refusal = max((wait for one in load.publishers if not one.gives_up for wait in one.waits), default=0.0)
-    history = load.history(log, store, may_be_late=True, may_announce=fault.is_told, may_lack=_may_lack(bench, setting, log))
-    verdict = check(history)
-    outcome = Outcome(name, verdict, *measure_back(history.records, ended, len(nodes)), refusal, complaints)
+    records = load.read_journals()
+    may_lack = _may_lack(bench, setting, records, log)
+    verdict = check(History(records, log, store, may_be_late=True, may_announce=fault.is_told, may_lack=may_lack))
+    outcome = Outcome(name, verdict, *measure_back(records, ended, len(nodes)), refusal, complaints)
     complaints += judge(outcome, fault, slack)
     return outcome
 
 
-async def _finish(load: Load, setting: Setting) -> list[str]:
-    """After the fault: see that all goes on, and come to an end. What did not go on."""
+async def _try_all(*steps: Callable[[], Awaitable[None]]) -> list[str]:
+    """What did not come about."""
     found: list[str] = []
-    for step in (load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle):
+    for step in steps:
         try:
             await step()
         except AssertionError as error:
@@ -171,14 +172,18 @@ def measure_back(records: list[Record], ended: float, nodes: int) -> tuple[float
     return acknowledged, delivered
 
 
-def _may_lack(bench: Bench, setting: Setting, log: list[Entry]) -> Callable[[str, Place], bool]:
-    """What is allowed to be gone where Redis lost everything: all of it without a store, and what waited for the store with one."""
+def _may_lack(bench: Bench, setting: Setting, records: list[Record], log: list[Entry]) -> Callable[[str, Place], bool]:
+    """What is allowed to be gone where Redis lost everything: all of it without a store; with one what waited for the store, unless it was said to be
+    committed."""
     if not bench.is_emptied:
         return lambda room, place: False
     if setting.store == "none":
         epochs = {(entry.room, entry.epoch) for entry in log}
         return lambda room, place: (room, place[0]) not in epochs
-    return lambda room, place: (room, *place) in bench.undrained
+    undrained = bench.undrained
+    if setting.ack == "committed":
+        undrained = undrained - {(record.room, record.epoch, record.offset) for record in records if isinstance(record, Acknowledged)}
+    return lambda room, place: (room, *place) in undrained
 
 
 def _nodes(zygote: Zygote, redis: RedisServer, folder: Path, database: str, fault: Fault, setting: Setting) -> Nodes:

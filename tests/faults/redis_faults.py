@@ -60,8 +60,10 @@ async def deafen(bench: Bench) -> None:
     assert links
     line.mode = Blackhole("down", links)
     bench.ended = time.monotonic()
-    await bench.load.until_everywhere()
-    line.mode = Pass()
+    try:
+        await bench.load.until_everywhere()
+    finally:
+        line.mode = Pass()
 
 
 async def cut_replies(bench: Bench) -> None:
@@ -89,8 +91,10 @@ async def fill_with_waiting(bench: Bench) -> None:
         bench.redis.execute("CONFIG", "SET", "maxmemory", str(read_used_memory(bench.redis) - EXCESS))
         await bench.load.until_refused("unavailable")
     bench.ended = time.monotonic()
-    await bench.load.until_everywhere()
-    bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
+    try:
+        await bench.load.until_everywhere()
+    finally:
+        bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
 
 
 FAULTS: dict[str, Fault] = {
@@ -102,7 +106,7 @@ FAULTS: dict[str, Fault] = {
     "a node deaf": Fault(deafen, back=10.0, has_lines=True),
     "replies cut": Fault(cut_replies, has_lines=True),
     "out of memory": Fault(fill_memory),
-    "full of what waits": Fault(fill_with_waiting, refusal=None, needs_store=True),
+    "full of what waits": Fault(fill_with_waiting, suits=lambda setting: setting.store != "none" and setting.ack == "queued"),
 }
 """What goes wrong, by name."""
 

@@ -17,11 +17,11 @@ from .base import Draft, LoggedEvent
 
 
 class Append(Struct, frozen=True):
-    """An event to be appended. `seen`: the highest position of its room that this node knows of; the log must not stand before it."""
+    """An event to be appended. `seen`: positions of its room that this node knows of; the log must not stand before one of them."""
 
     draft: Draft
     timestamp: int
-    seen: Position | None = None
+    seen: Sequence[Position] = ()
 
 
 class Appended(Struct, frozen=True):
@@ -121,10 +121,10 @@ class SharedLog(Protocol):
     async def age(self, shard: int) -> float:
         """Seconds since the log may last have lost some of this shard, as far as it knows: what it does not know since then never was."""
 
-    async def end(self, room: str, seen: Position | None, *, is_settled: bool = False) -> End:
+    async def end(self, room: str, seen: Sequence[Position], *, is_settled: bool = False) -> End:
         """Where a room ends, if it has all that was seen. `is_settled`: the time for doubt has passed, and the store did not know of more."""
 
-    async def begin(self, room: str, epoch: str, seen: Position | None, ids: Sequence[Remembered]) -> Position:
+    async def begin(self, room: str, epoch: str, seen: Sequence[Position], ids: Sequence[Remembered]) -> Position:
         """Begin a new epoch, unless another node was first. `ids`: what was published lately. Returns where the room ends now."""
 
     async def enter_era(self, era: str) -> None:

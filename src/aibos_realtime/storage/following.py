@@ -33,14 +33,14 @@ PATIENCE = 2.0
 
 
 class Follower:
-    """`begin(room, seen)`: give a room an epoch, since it has none or lost some of it. `read_after`: a page, wherever it is kept; raises
-    `UnrecoverablePosition`."""
+    """`begin(room)`: where a room ends, in a new epoch where it has none, or lost some of what this node knows of. `read_after`: a page, wherever it
+    is kept; raises `UnrecoverablePosition`."""
 
     def __init__(
         self,
         log: SharedLog,
         *,
-        begin: Callable[[str, Position | None], Awaitable[Position]],
+        begin: Callable[[str], Awaitable[Position]],
         read_after: Callable[[str, Position, int], Awaitable[Stretch]],
         metrics: Metrics,
         clock: Clock,
@@ -142,7 +142,7 @@ class Follower:
 
     async def _end(self, room: str) -> Position:
         """Where a room ends in the log; those asked for at one moment are asked together."""
-        return await self._heads[self._log.shard(room)].add(room) or await self._begin(room, None)
+        return await self._heads[self._log.shard(room)].add(room) or await self._begin(room)
 
     def by_shard(self, rooms: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Rooms of one shard each, as many as are asked for at once."""
@@ -264,7 +264,7 @@ class Follower:
     async def _lose(self, followed: Followed) -> None:
         """What is missing is nowhere: go on where the log can be read, and say so before anything later."""
         room = followed.room
-        head = start = await self._begin(room, followed.position)
+        head = start = await self._begin(room)
         if head.epoch != followed.epoch and head.offset:
             start = Position(head.epoch, 0)
             try:

@@ -52,7 +52,7 @@ class SharedBroker:
         self.prober = Prober(log, on_answered=self._settle, clock=clock)
         self._commits = Commits(log, clock=clock)
         self._lanes = [Lane(shard, self._append, self._metrics) for shard in range(log.shards)]
-        self._seen: OrderedDict[str, Position] = OrderedDict()
+        self._told: OrderedDict[str, Position] = OrderedDict()
         self._notice: Callable[[str, bytes], None] = lambda room, payload: None
         self._is_open = self._is_interrupted = self._is_unsettled = False
         self._settling: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class SharedBroker:
         """Have a batch appended; rooms without an epoch get one first, with what the store remembers of them."""
         for _ in range(BEGINNINGS):
             now = int(self._clock.now() * 1000)
-            events = [Append(draft, now, self._highest(draft.room)) for draft, _ in batch]
+            events = [Append(draft, now, self._known(draft.room)) for draft, _ in batch]
             is_awaited = any((draft.ack or self._ack) == "committed" for draft, _ in batch)
             interruptions = self._interruptions
             outcomes = await self._log.append(shard, events, is_awaited=is_awaited)
@@ -127,7 +127,7 @@ class SharedBroker:
                 self._settle()  # this may be known to nobody else
             if not again:
                 return
-            await _all(self._begin(room, None) for room in {draft.room for draft, _ in again})
+            await _all(self._begin(room) for room in {draft.room for draft, _ in again})
             batch = again
         raise BrokerUnavailable("The rooms of the shared log could not be begun: try again later.")
 
@@ -153,45 +153,46 @@ class SharedBroker:
             else:
                 receipt.set_result(done)
 
-    async def _begin(self, room: str, seen: Position | None) -> Position:
+    async def _begin(self, room: str) -> Position:
         """Where a room ends, in an epoch that has all that was seen: the last one, or else a new one.
 
         In a new one the ids of the last minutes are known too, by what the store has of them, if the log may have lost any.
         """
-        seen = seen or self._highest(room)
+        seen = self._known(room)
         end = await self._log.end(room, seen)
         while end.doubt is not None:
-            seen = await self._stored_beyond(room, end.position) or seen
+            seen += await self._stored_beyond(room, end.position)
             await self._clock.sleep(end.doubt)
             end = await self._log.end(room, seen, is_settled=True)
         if end.position is not None:
             return end.position
         remembered: Sequence[Remembered] = ()
-        if self._store is not None and (seen is not None or await self._log.age(self._log.shard(room)) < IDEMPOTENCY_WINDOW):
+        if self._store is not None and (seen or await self._log.age(self._log.shard(room)) < IDEMPOTENCY_WINDOW):
             remembered = await self._store.recent_ids(room, int((self._clock.now() - IDEMPOTENCY_WINDOW) * 1000))
         return await self._log.begin(room, new_epoch(), seen, remembered)
 
-    async def _stored_beyond(self, room: str, end: Position | None) -> Position | None:
+    async def _stored_beyond(self, room: str, end: Position | None) -> list[Position]:
         """Where a room ends in the store, if that is further in the same epoch. A store that is away is not waited for."""
         try:
             stored = await self._last_stored(room)
         except BackendError:
-            return None
-        return stored if stored is not None and end is not None and stored.epoch == end.epoch and stored.offset > end.offset else None
+            return []
+        return [stored] if stored is not None and end is not None and stored.epoch == end.epoch and stored.offset > end.offset else []
 
-    def _highest(self, room: str) -> Position | None:
-        """The furthest position of a room that this node knows of."""
-        followed = self._follower.get(room)
-        seen = self._seen.get(room)
-        if followed is None or (seen is not None and seen.epoch == followed.epoch and seen.offset > followed.offset):
-            return seen
-        return followed.position
+    def _known(self, room: str) -> list[Position]:
+        """How far a room came, as this node knows: by what was delivered, and by what it was told of its own events."""
+        followed, told = self._follower.get(room), self._told.get(room)
+        if followed is None:
+            return [told] if told is not None else []
+        if told is None or (told.epoch == followed.epoch and told.offset <= followed.offset):
+            return [followed.position]
+        return [told] if told.epoch == followed.epoch else [followed.position, told]
 
     def _note(self, room: str, position: Position) -> None:
-        self._seen[room] = position
-        self._seen.move_to_end(room)
-        if len(self._seen) > ROOMS_REMEMBERED:
-            self._seen.popitem(last=False)
+        self._told[room] = position
+        self._told.move_to_end(room)
+        if len(self._told) > ROOMS_REMEMBERED:
+            self._told.popitem(last=False)
 
     def send_volatile(self, event: LoggedEvent) -> None:
         if self._is_open:
@@ -238,7 +239,7 @@ class SharedBroker:
     async def read_before(self, room: str, before: Position | None, limit: int) -> Page:
         offset = None if before is None else min(max(before.offset, 1), MAX_OFFSET)
         present = await _in_task(self._log.read_before(room, offset, limit))
-        head = present.head or await self._begin(room, None)
+        head = present.head or await self._begin(room)
         if before is not None and before.epoch != head.epoch:
             return await self._stored_before(room, before, limit)
         end = head.offset + 1 if offset is None else min(offset, head.offset + 1)
@@ -308,7 +309,7 @@ class SharedBroker:
                 self._is_unsettled = False
                 try:
                     await self._follower.compare()
-                    for shard, rooms in self._follower.by_shard(self._seen):
+                    for shard, rooms in self._follower.by_shard(self._told):
                         await self._defend(rooms, await self._log.heads(shard, rooms))
                 except BackendError:
                     self._is_unsettled = True
@@ -321,10 +322,9 @@ class SharedBroker:
     async def _defend(self, rooms: Sequence[str], heads: Sequence[Position | None]) -> None:
         lacking: list[str] = []
         for room, head in zip(rooms, heads, strict=True):
-            seen = self._highest(room)
-            if head is not None and seen is not None and (head.epoch != seen.epoch or head.offset < seen.offset):
+            if head is not None and any(head.epoch != seen.epoch or head.offset < seen.offset for seen in self._known(room)):
                 lacking.append(room)
-        await _all(self._begin(room, None) for room in lacking)
+        await _all(self._begin(room) for room in lacking)
 
 
 def _page(epoch: str, rows: list[LoggedEvent], first: int, end: int, more: bool) -> Page:

@@ -77,10 +77,10 @@ class LogNode:
     async def age(self, shard: int) -> float:
         return await self._call(self._log.age)
 
-    async def end(self, room: str, seen: Position | None, *, is_settled: bool = False) -> End:
+    async def end(self, room: str, seen: Sequence[Position], *, is_settled: bool = False) -> End:
         return await self._call(partial(self._log.end, room, seen, is_settled))
 
-    async def begin(self, room: str, epoch: str, seen: Position | None, ids: Sequence[Remembered]) -> Position:
+    async def begin(self, room: str, epoch: str, seen: Sequence[Position], ids: Sequence[Remembered]) -> Position:
         return await self._call(partial(self._log.begin, room, epoch, seen, ids))
 
     async def enter_era(self, era: str) -> None:

@@ -191,7 +191,7 @@ class MemoryLog:
     def age(self) -> float:
         return self.clock.monotonic() - self._since
 
-    def end(self, room: str, seen: Position | None, is_settled: bool) -> End:
+    def end(self, room: str, seen: Sequence[Position], is_settled: bool) -> End:
         head = self.head(room)
         if head is None or _lacks(head, seen) or head.era != self._era:
             return End()
@@ -202,12 +202,12 @@ class MemoryLog:
             head.run = self._run
         return End(Position(head.epoch, head.offset))
 
-    def begin(self, room: str, epoch: str, seen: Position | None, ids: Sequence[Remembered]) -> Position:
+    def begin(self, room: str, epoch: str, seen: Sequence[Position], ids: Sequence[Remembered]) -> Position:
         old = self.head(room)
         if old is not None and old.run == self._run and old.era == self._era and not _lacks(old, seen):
             return Position(old.epoch, old.offset)
         past = [*old.before, old.epoch] if old is not None else []
-        before = tuple(past if seen is None or seen.epoch in past else [*past, seen.epoch])
+        before = (*(one.epoch for one in seen if one.epoch not in past), *past)
         time = old.time if old is not None else 0
         self.heads[room] = LogHead(epoch, 0, time, before[-8:], self._run, self._era, self.clock.monotonic() + HEAD_LIFE, [])
         keys = {(room, one.user_id, one.id): one for one in ids}
@@ -293,7 +293,5 @@ class MemoryIntake:
         self._log.somebody_waits.clear()
 
 
-def _lacks(head: LogHead, seen: Position | None) -> bool:
-    if seen is None or seen.epoch in head.before:
-        return False
-    return head.epoch != seen.epoch or head.offset < seen.offset
+def _lacks(head: LogHead, seen: Sequence[Position]) -> bool:
+    return any(one.epoch not in head.before and (head.epoch != one.epoch or head.offset < one.offset) for one in seen)

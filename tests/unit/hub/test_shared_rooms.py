@@ -346,6 +346,34 @@ async def test_a_second_socket_that_gives_up_does_not_take_the_first_one_out(one
         assert await one.users("a") == ["ann"] and first.socket.rooms == {"a"}
 
 
+async def test_a_second_socket_that_joins_while_the_first_one_leaves_keeps_him_there(one: RoomNode, two: RoomNode) -> None:
+    for turns in range(8):
+        room = f"a{turns}"
+        first, second = await two.join("ann", room), await two.connect("ann")
+        joining = asyncio.ensure_future(second.request("join-room", room))
+        await settle(turns)
+        await first.request("leave-room", room)
+        await joining
+        await two.directory.told(room)
+        await two.directory.told(room)
+        assert await one.users(room) == ["ann"] and second.socket.rooms == {room}, turns
+
+
+async def test_a_kick_returns_when_the_directory_knows(one: RoomNode, two: RoomNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    await two.join("ann", "a")
+    run = two.client.run
+
+    async def slow(*arguments: Any) -> Any:
+        await one.client.command("PING")
+        await one.client.command("PING")
+        await one.client.command("PING")
+        return await run(*arguments)
+
+    monkeypatch.setattr(two.client, "run", slow)
+    await one.rooms.kick("a", "ann")
+    assert await one.users("a") == []
+
+
 async def test_filters_see_the_users_of_every_node(one: RoomNode, two: RoomNode) -> None:
     await one.join("ann", "a", role="admin", claims={"plan": "gold"})
     gone = await two.join("bob", "a", tenant_id="t1")

@@ -1,42 +1,47 @@
-"""Pages of history as a user may see them, over a log in memory; what a client is answered is in tests/contracts."""
+"""Pages of history: what is hidden from a user is read over, and a page ends before it is too large."""
 
 from __future__ import annotations
 
-from aibos_realtime import Position, User
+import pytest
+
+from aibos_realtime.auth.user import User
 from aibos_realtime.backends.base import Audience, Draft
 from aibos_realtime.backends.memory.broker import MemoryBroker
-from aibos_realtime.pipeline import history
+from aibos_realtime.pipeline import history as module
 from aibos_realtime.pipeline.filters import Filters
-from aibos_realtime.pipeline.history import HISTORY_BYTES, PAGE, read_visible
-from aibos_realtime.protocol.messages import HistoryRequest
+from aibos_realtime.pipeline.history import read_visible
+from aibos_realtime.protocol.messages import HistoryRequest, Position
 
-ANN = User(id="ann")
-FOR_OTHERS = Audience(users=frozenset({"bob"}))
+ANN = User("ann")
 
 
-async def fill(count: int, *, visible: set[int], data: bytes = b"1") -> tuple[MemoryBroker, Position]:
-    """A room with `count` events, and where it begins; only those at the `visible` offsets are for ann."""
+@pytest.fixture
+async def broker() -> MemoryBroker:
+    """A room with 200 events, of which every tenth is for Ann."""
     broker = MemoryBroker()
-    begin = await broker.position("lobby")
-    for offset in range(1, count + 1):
-        await broker.publish(Draft("lobby", "note", data, f"id{offset}", audience=None if offset in visible else FOR_OTHERS))
-    return broker, begin
+    for number in range(1, 201):
+        audience = None if number % 10 == 0 else Audience(users=frozenset({"bob"}))
+        await broker.publish(Draft("a", "note", b"%d" % number, str(number), audience=audience))
+    return broker
 
 
-async def test_hidden_events_are_read_over_until_the_page_is_full() -> None:
-    visible = {1, 2, 3 * PAGE - 1, 3 * PAGE}
-    broker, begin = await fill(3 * PAGE, visible=visible)
-    _, found, more = await read_visible(broker, Filters(), HistoryRequest("lobby", limit=3), ANN)
-    assert [event.offset for event in found] == [2, 3 * PAGE - 1, 3 * PAGE] and more
-    _, found, more = await read_visible(broker, Filters(), HistoryRequest("lobby", limit=10, after=begin), ANN)
-    assert {event.offset for event in found} == visible and not more
+async def page(broker: MemoryBroker, **request: object) -> tuple[list[int], bool]:
+    _, events, more = await read_visible(broker, Filters(), HistoryRequest("a", **request), ANN)  # type: ignore[arg-type]
+    return [event.offset for event in events], more
 
 
-async def test_a_page_ends_before_it_is_too_large_but_never_without_an_event() -> None:
-    data = b'"' + b"x" * (HISTORY_BYTES // 2) + b'"'
-    broker, begin = await fill(3, visible={1, 2, 3}, data=data)
-    _, newest, more = await read_visible(broker, Filters(), HistoryRequest("lobby", limit=3), ANN)
-    assert [event.offset for event in newest] == [3] and more
-    _, oldest, more = await read_visible(broker, Filters(), HistoryRequest("lobby", limit=3, after=begin), ANN)
-    assert [event.offset for event in oldest] == [1] and more
-    assert history.HISTORY_LIMIT == 300
+async def test_what_is_hidden_is_read_over(broker: MemoryBroker) -> None:
+    epoch = (await broker.position("a")).epoch
+    assert await page(broker, limit=3) == ([180, 190, 200], True)
+    assert await page(broker, limit=3, before=Position(epoch, 180)) == ([150, 160, 170], True)
+    assert await page(broker, limit=3, after=Position(epoch, 0)) == ([10, 20, 30], True)
+    assert await page(broker, limit=30) == (list(range(10, 201, 10)), False)
+
+
+async def test_a_page_is_bounded_in_bytes(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HISTORY_BYTES", 7)
+    epoch = (await broker.position("a")).epoch
+    assert await page(broker, limit=10) == ([190, 200], True)
+    assert await page(broker, limit=10, after=Position(epoch, 0)) == ([10, 20, 30], True)
+    monkeypatch.setattr(module, "HISTORY_BYTES", 1)
+    assert await page(broker, limit=10) == ([200], True), "one at least"

@@ -115,7 +115,7 @@ class RedisLog:
             keys += (layout.of_room(room, "head"), layout.of_room(room, "log"), layout.of_id(room, draft.user_id or "", draft.id))
             words += (
                 layout.of_room(room, "room"), room, record, timestamp, "" if draft.ephemeral else max(0, draft.history_size),
-                int(min(max(0.0, draft.history_ttl), HEAD_LIFE) * 1000), digest, 1 if draft.persist else 0, *_seen(seen),
+                int(min(max(0.0, draft.history_ttl), HEAD_LIFE) * 1000), digest, 1 if draft.persist else 0, _seen(seen),
             )  # fmt: skip
         foreign, *replies = await self.client.run(_APPEND, keys, words)
         self._foreign.note("a key of the log", foreign)
@@ -125,8 +125,8 @@ class RedisLog:
     async def age(self, shard: int) -> float:
         return cast(int, await self.client.run(_AGE, [self.layout.of_shard(shard, "state")], ())) / 1000
 
-    async def end(self, room: str, seen: Position | None, *, is_settled: bool = False) -> End:
-        words = (*_seen(seen), int(SETTLING * 1000), 1 if is_settled else 0)
+    async def end(self, room: str, seen: Sequence[Position], *, is_settled: bool = False) -> End:
+        words = (_seen(seen), int(SETTLING * 1000), 1 if is_settled else 0)
         status, *rest = await self.client.run(_END, self._keys(room), words)
         if status == b"ends":
             return End(_position(rest))
@@ -135,9 +135,9 @@ class RedisLog:
         self._foreign.note("a key of a room's log", rest[0])
         return End()
 
-    async def begin(self, room: str, epoch: str, seen: Position | None, ids: Sequence[Remembered]) -> Position:
+    async def begin(self, room: str, epoch: str, seen: Sequence[Position], ids: Sequence[Remembered]) -> Position:
         keys = self._keys(room)
-        words: list[str | int] = [epoch, *_seen(seen), HEAD_LIFE, IDEMPOTENCY_WINDOW]
+        words: list[str | int] = [epoch, _seen(seen), HEAD_LIFE, IDEMPOTENCY_WINDOW]
         for known in ids:
             keys.append(self.layout.of_id(room, known.user_id, known.id))
             digest = _digest_of(known.event, known.data) if known.data is not None else "-"
@@ -277,8 +277,8 @@ def _position(reply: Sequence[Any]) -> Position:
     return Position(reply[0].decode(), int(reply[1]))
 
 
-def _seen(position: Position | None) -> tuple[str, int]:
-    return (position.epoch, position.offset) if position is not None else ("", 0)
+def _seen(positions: Sequence[Position]) -> str:
+    return " ".join(f"{position.epoch} {position.offset}" for position in positions)
 
 
 def _unbroken(events: Sequence[LoggedEvent], first: int, step: int) -> list[LoggedEvent]:

@@ -198,7 +198,7 @@ async def test_out_of_memory_refuses_sends_and_workers_go_on(own: RedisServer) -
         with pytest.raises(BrokerUnavailable, match="OOM") as failure:
             await queue.send("orders", 1)
         assert failure.value.retryable
-        queue.process("orders", collected, concurrency=3, ordered=True)
+        queue.process("orders", collected, concurrency=3, ordered=True, visibility_timeout=1)
         await collected.until(sent)
         own.execute("CONFIG", "SET", "maxmemory", "0")
         await collected.until({(await queue.send("orders", 2)).id})

@@ -2,7 +2,7 @@
 -- KEYS: what waits for the store; the state of the shard; for each event its head, its log and its id.
 -- ARGV: how much may wait for the store ('' : there is none), seconds for which ids are known, seconds for which heads are, the channel on which
 --   somebody waits for the store ('' : nobody); for each event: channel, room, record, time, kept events ('' : ephemeral), ms for which they are
---   kept, digest of its content ('' : its id is nobody's choice), 1 or 0 (whether its payload goes to the store), epoch and offset seen.
+--   kept, digest of its content ('' : its id is nobody's choice), 1 or 0 (whether its payload goes to the store), what was seen.
 -- Reply: how many things were found that are none of ours, and for each event {'appended', epoch, offset, entry} | {'again', what is known} |
 --   {'begin'} | {'full'}.
 local intake, state = KEYS[1], KEYS[2]
@@ -46,15 +46,15 @@ end
 
 local function append(n)
     local head_key, log, id = KEYS[3 * n], KEYS[3 * n + 1], KEYS[3 * n + 2]
-    local a = 4 + 10 * (n - 1)
+    local a = 4 + 9 * (n - 1)
     local channel, room, record, ms, size, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5], tonumber(ARGV[a + 6])
-    local digest, keep, seen_epoch, seen_offset = ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10]
+    local digest, keep, seen = ARGV[a + 7], ARGV[a + 8], ARGV[a + 9]
     local known = digest ~= '' and find_known(id)
     if known then
         return {'again', known}
     end
     local head = read_head(head_key)
-    if not head or head.run ~= run or head.era ~= era or lacks(head, seen_epoch, seen_offset) then
+    if not head or head.run ~= run or head.era ~= era or lacks(head, seen) then
         return {'begin'}
     end
     local is_stored = free and size ~= ''

@@ -48,12 +48,15 @@ local function read_head(key)
     }
 end
 
--- Whether a head lacks what a node has seen. A node that has not heard of the present epoch yet knows one before it.
-local function lacks(head, epoch, offset)
-    if epoch == '' or string.find(head.before, ' ' .. epoch .. ' ', 1, true) then
-        return false
+-- Whether a head lacks something that a node has seen: "epoch offset", and so on. Who has not heard of the present epoch yet knows one before it.
+local function lacks(head, seen)
+    for epoch, offset in string.gmatch(seen, '(%S+) (%d+)') do
+        local is_past = string.find(head.before, ' ' .. epoch .. ' ', 1, true)
+        if not is_past and (head.epoch ~= epoch or head.offset < tonumber(offset)) then
+            return true
+        end
     end
-    return head.epoch ~= epoch or head.offset < tonumber(offset)
+    return false
 end
 
 -- Whether the next event can be appended to a log.
