@@ -9,7 +9,7 @@ from itertools import groupby
 
 import pytest
 
-from aibos_realtime import GuestsNotAllowed, RoomFull, RoomLimitExceeded, RoomNotFound
+from aibos_realtime import GuestsNotAllowed, RoomFull, RoomLimitExceeded, RoomNotFound, ValidationError
 from aibos_realtime.backends.directory import PresentUser
 from aibos_realtime.backends.redis.nodes import RedisNodes
 from tests.cluster.directories import Directories, Known, Node, draft, until_true
@@ -274,6 +274,19 @@ async def test_a_node_that_ends_takes_back_what_it_told(rig: Directories) -> Non
     assert not [key for key in await keys_of(two) if key.endswith(one.id)]
     found = await two.directory.find("lobby")
     assert found is not None and found.connection_count == 0
+
+
+@pytest.mark.parametrize("user", ["half \ud800", "x" * 2000])
+async def test_users_that_cannot_be_kept(rig: Directories, user: str) -> None:
+    one, two = await rig.nodes(2)
+    with pytest.raises(ValidationError, match="user id"):
+        await one.enter("lobby", user)
+    with pytest.raises(ValidationError, match="name"):
+        await one.create("lobby", name=user)
+    await one.directory.enter(draft("lobby"), PresentUser("ann", "half \ud800", "\ud800", {"x": "\ud800"}), create=True, max_rooms=None)
+    one.directory.renew("lobby", PresentUser("ann", "user \ud800", None, {"x": object()}))
+    await one.directory.told("lobby")
+    assert [(found.id, found.role) for found in await two.directory.reachable("lobby", 1.0)] == [("ann", "user ?")]
 
 
 # — nodes that die, and a directory that forgets —

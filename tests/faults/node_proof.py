@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.faults.checker import Entry, History, Place, Verdict, check
+from tests.faults.checker import History, Place, Verdict, check
 from tests.faults.clients import pause
 from tests.faults.journal import Acknowledged, Attempt, Delivered, Record
 from tests.faults.load import BOUND_PUBLISHER, BOUND_SUBSCRIBER, Load
-from tests.faults.nodes import Intake, Nodes
+from tests.faults.nodes import Nodes
 from tests.faults.processes import Zygote
+from tests.faults.redis_data import Places
 from tests.faults.rows import read_rows
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import RedisServer, running_redis
@@ -59,10 +60,13 @@ class Bench:
     chance: random.Random
     ended: float | None = None
     """When it was over, in monotonic seconds; unless the fault says so, when it returns."""
-    is_emptied: bool = False
-    """Whether Redis lost everything."""
-    undrained: Intake = field(default_factory=set)
-    """What waited for the store then."""
+    lost: Places = field(default_factory=set)
+    """What Redis has lost, and nothing else has."""
+
+    @property
+    def kept_by_redis_alone(self) -> list[str] | None:
+        """Rooms; None: what waits for the store."""
+        return self.load.rooms if self.database == "memory://" else None
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ async def prove(
             store = await read_rows(database)
     refusal = max((wait for one in load.publishers if not one.gives_up for wait in one.waits), default=0.0)
     records = load.read_journals()
-    may_lack = _may_lack(bench, setting, records, log)
+    may_lack = _may_lack(bench, setting, records)
     verdict = check(History(records, log, store, may_be_late=True, may_announce=fault.is_told, may_lack=may_lack))
     outcome = Outcome(name, verdict, *measure_back(records, ended, len(nodes)), refusal, complaints)
     complaints += judge(outcome, fault, slack)
@@ -172,18 +176,12 @@ def measure_back(records: list[Record], ended: float, nodes: int) -> tuple[float
     return acknowledged, delivered
 
 
-def _may_lack(bench: Bench, setting: Setting, records: list[Record], log: list[Entry]) -> Callable[[str, Place], bool]:
-    """What is allowed to be gone where Redis lost everything: all of it without a store; with one what waited for the store, unless it was said to be
-    committed."""
-    if not bench.is_emptied:
-        return lambda room, place: False
-    if setting.store == "none":
-        epochs = {(entry.room, entry.epoch) for entry in log}
-        return lambda room, place: (room, place[0]) not in epochs
-    undrained = bench.undrained
+def _may_lack(bench: Bench, setting: Setting, records: list[Record]) -> Callable[[str, Place], bool]:
+    """What Redis alone had and lost may be gone, unless it was said to be committed."""
+    lost = bench.lost
     if setting.ack == "committed":
-        undrained = undrained - {(record.room, record.epoch, record.offset) for record in records if isinstance(record, Acknowledged)}
-    return lambda room, place: (room, *place) in undrained
+        lost = lost - {(record.room, record.epoch, record.offset) for record in records if isinstance(record, Acknowledged)}
+    return lambda room, place: (room, *place) in lost
 
 
 def _nodes(zygote: Zygote, redis: RedisServer, folder: Path, database: str, fault: Fault, setting: Setting) -> Nodes:

@@ -5,15 +5,19 @@ python -m tests.faults.redis_faults --seed 1
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 
 from tests.faults.clients import pause
 from tests.faults.node_command import run_faults
 from tests.faults.node_proof import Bench, Fault
-from tests.faults.nodes import empty, flush, held_store, read_intake, read_used_memory, start_redis
 from tests.faults.proxy import Blackhole, CutBeforeReply, Pass
+from tests.faults.redis_data import cut_tail, empty, flush, read_kept, read_used_memory, start
+from tests.faults.rows import held_store
 
+TAIL = 50_000
+"""Bytes of the file that are lost, of some dozen events."""
 EXCESS = 100_000
 """Bytes by which Redis has more than it may have."""
 
@@ -22,21 +26,47 @@ async def kill(bench: Bench) -> None:
     """SIGKILL, and after a while a start on the same files (AOF)."""
     bench.redis.stop(signal.SIGKILL)
     await pause(bench.seconds)
-    await start_redis(bench.redis)
+    await start(bench.redis)
 
 
 async def lose_all(bench: Bench) -> None:
     """SIGKILL, and a start with an empty memory."""
     bench.redis.stop(signal.SIGKILL)
-    bench.is_emptied, bench.undrained = True, read_intake(bench.redis)
+    bench.lost = read_kept(bench.redis, bench.kept_by_redis_alone)
     empty(bench.redis)
     await pause(bench.seconds)
-    await start_redis(bench.redis)
+    await start(bench.redis)
 
 
 async def lose_all_at_once(bench: Bench) -> None:
     """FLUSHALL, between two commands of the nodes: no connection is lost."""
-    bench.is_emptied, bench.undrained = True, flush(bench.redis)
+    bench.lost = flush(bench.redis, bench.kept_by_redis_alone)
+
+
+async def lose_last(bench: Bench) -> None:
+    """The machine fails: a start with all but what was written last. The nodes go on."""
+    bench.redis.stop(signal.SIGKILL)
+    _lose_last(bench)
+    await pause(bench.seconds)
+    await start(bench.redis)
+
+
+async def lose_last_with_nodes(bench: Bench) -> None:
+    """The same, and all nodes fail with it: nobody but clients, and the store, knows of more than Redis does."""
+    bench.redis.stop(signal.SIGKILL)
+    for server in bench.nodes.servers:
+        await server.kill()
+    _lose_last(bench)
+    await pause(bench.seconds)
+    await start(bench.redis)
+    await asyncio.gather(*(server.start() for server in bench.nodes.servers))
+
+
+def _lose_last(bench: Bench) -> None:
+    bench.lost = read_kept(bench.redis, bench.kept_by_redis_alone)
+    cut_tail(bench.redis, TAIL)
+    if bench.database != "memory://":  # else what ends with its epoch is gone with it
+        bench.lost -= read_kept(bench.redis, bench.kept_by_redis_alone)
 
 
 async def stand_still(bench: Bench) -> None:
@@ -101,6 +131,8 @@ FAULTS: dict[str, Fault] = {
     "killed": Fault(kill),
     "restarted empty": Fault(lose_all, is_told=True),
     "flushed": Fault(lose_all_at_once, is_told=True),
+    "the last lost": Fault(lose_last, is_told=True),
+    "the last lost with all nodes": Fault(lose_last_with_nodes, refusal=None, is_told=True),
     "paused": Fault(stand_still, seconds=15.0),
     "subscribers killed": Fault(kill_subscribers),
     "a node deaf": Fault(deafen, back=10.0, has_lines=True),

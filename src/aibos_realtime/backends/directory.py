@@ -92,8 +92,8 @@ class Directory(Protocol):
     async def enter(self, draft: RoomDraft, user: PresentUser, *, create: bool, max_rooms: int | None) -> Entered:
         """Have a user in a room on this node: he counts from then on. Again for one who is there: tells anew what he is.
 
-        Raises `RoomNotFound` (none, and it is not to be made), `RoomLimitExceeded`, `GuestsNotAllowed`, `RoomFull`. Where it raises, nothing has
-        changed in the end. After cancelling that is unknown: `leave` settles it.
+        Raises `RoomNotFound` (none, and it is not to be made), `RoomLimitExceeded`, `GuestsNotAllowed`, `RoomFull`, `ValidationError` (an id that
+        cannot be kept). Where it raises, nothing has changed in the end. After cancelling that is unknown: `leave` settles it.
         """
 
     def leave(self, room_id: str, user_id: str) -> None:
@@ -111,7 +111,7 @@ class Directory(Protocol):
     # — rooms —
 
     async def create(self, draft: RoomDraft, *, max_rooms: int | None) -> RoomRecord:
-        """The room, made where there was none. Raises `RoomLimitExceeded`."""
+        """The room, made where there was none. Raises `RoomLimitExceeded`, `ValidationError` (a name or type that cannot be kept)."""
 
     async def destroy(self, room_id: str) -> str:
         """End a room and everybody's being in it; returns its birth. Raises `RoomNotFound`."""

@@ -12,6 +12,7 @@ from ..backends.nodes import NodeState
 from ..backends.redis.bus import RedisBus
 from ..backends.redis.client import Client
 from ..backends.redis.directory import RedisDirectory
+from ..backends.redis.erasure import RedisErasure
 from ..backends.redis.intake import RedisIntake
 from ..backends.redis.lease import RedisLease
 from ..backends.redis.log import RedisLog
@@ -42,6 +43,7 @@ class Scaling:
         )
 
         self.intake = RedisIntake(self.log)
+        self.erasure = RedisErasure(self.log, clock=clock)
         self.nodes = RedisNodes(
             self.client, self.log.layout, id=self.node, name=self.name, url=config.scaling.instance_url, version=__version__, metrics=metrics,
             clock=clock,

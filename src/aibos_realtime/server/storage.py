@@ -88,6 +88,7 @@ class Storage:
             from ..backends.sql.events import SqlEventStore
 
             store = SqlEventStore(persistence.database)
+            persistence.attach(scaling.erasure)
             self.drainer = Drainer(
                 scaling.intake, store, scaling.lease("store"), on_era=scaling.log.enter_era, metrics=metrics, clock=clock
             )  # fmt: skip

@@ -283,10 +283,7 @@ class StoredBroker:
             self._writing = None
 
     async def _settle(self) -> bool | None:
-        """Find out whether the batch in doubt was stored, and hand it on if so; None where the store does not tell.
-
-        It was all or nothing, and nobody else writes: one room tells.
-        """
+        """Whether the batch in doubt was stored, of which one room tells, and hand it on if so; None where the store does not say."""
         last = self._in_doubt[-1][1]
         try:
             head = (await self._store.heads((last.room,))).get(last.room)
@@ -367,6 +364,13 @@ class StoredBroker:
             for room in gone:
                 self._heads.pop(room, None)
                 self._memory.drop(room)
+
+    async def settle(self) -> None:
+        """Wait until what was published so far is stored, or refused."""
+        async with self._turn:  # after the batch that is on its way
+            last = [submission.receipt for submission in self._waiting][-1:]
+        for receipt in last:
+            await asyncio.wait((receipt,))
 
     async def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
         """Take the content of some events out of memory; out of the store others have taken it already."""

@@ -43,6 +43,9 @@ class Log(Protocol):
     async def forget(self, rooms: Sequence[str]) -> object:
         """Forget where rooms end of which nothing is stored any more, unless somebody needs it."""
 
+    async def settle(self) -> None:
+        """Wait until the database has what was published so far."""
+
     async def erase(self, is_meant: Callable[[LoggedEvent], bool]) -> None:
         """Take the content of some events out of memory."""
 
@@ -215,6 +218,8 @@ class MessagePersistence:
         from .subjects import Subject, erase
 
         subject = Subject(room, user, tenant)
+        if self._log is not None:
+            await self._log.settle()
         erased = await erase(self.database, subject)
         if self._log is not None:
             await self._log.erase(lambda event: subject.covers(event.room, event.user_id))

@@ -23,7 +23,7 @@ from ..nodes import Nodes
 from .client import Client
 from .housekeeping import Housekeeping
 from .layout import Layout
-from .room_acts import FAREWELL, Act, Reply, Step, Word, draft_words, read_members, read_record, run_acts, user_words
+from .room_acts import FAREWELL, Act, Reply, Step, Word, check_text, draft_words, read_members, read_record, run_acts, user_words
 from .room_places import RoomPlaces
 from .room_reader import FOREIGN, RoomReader
 from .telling import Teller, Volume
@@ -122,6 +122,7 @@ class RedisDirectory:
     # — who is here —
 
     async def enter(self, draft: RoomDraft, user: PresentUser, *, create: bool, max_rooms: int | None) -> Entered:
+        check_text("user id", user.id)
         reservation = ""
         while True:
             outcome, present = await self._enter(draft, user, create, max_rooms, reservation)
@@ -188,6 +189,8 @@ class RedisDirectory:
     # — rooms —
 
     async def create(self, draft: RoomDraft, *, max_rooms: int | None) -> RoomRecord:
+        check_text("name", draft.name)
+        check_text("type", draft.type)
         reservation = ""
         while True:
             words = ["create", self._limit(max_rooms), *draft_words(draft, next(self._births), reservation)]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ...errors import ValidationError
 from ...protocol.limits import is_name, is_own_stream
 from ...protocol.messages import Member
 from ...protocol.timestamps import rfc3339
@@ -21,6 +22,8 @@ Word = str | bytes | int
 
 WHO_BYTES = 65_536
 """Of what is kept of one user; for one of more claims they are left out."""
+TEXT_BYTES = 1024
+"""Of a user id, and of the name and the type of a room."""
 _PARTS = ("meta", "users", "members", "who", "gone", "sockets")
 
 _WRITE = load_script("rooms_write")
@@ -126,11 +129,25 @@ def draft_words(draft: RoomDraft | RoomRecord, birth: str, reservation: str = ""
 
 
 def user_words(user: PresentUser) -> tuple[str, bytes]:
-    """(role, what is kept of him)."""
-    who = _encoder.encode({"role": user.role, "tenant_id": user.tenant_id, "claims": user.claims})
-    if len(who) > WHO_BYTES:
-        who = _encoder.encode({"role": user.role, "tenant_id": user.tenant_id})
-    return user.role or "", who
+    """(role, what is kept of him). Claims that are too large, or no JSON, are left out."""
+    role = as_text(user.role or "")
+    kept = {"role": role or None, "tenant_id": None if user.tenant_id is None else as_text(user.tenant_id)}
+    try:
+        who = _encoder.encode(kept | {"claims": user.claims})
+    except (TypeError, ValueError, RecursionError):
+        who = b""
+    return role, who if 0 < len(who) <= WHO_BYTES else _encoder.encode(kept)
+
+
+def as_text(text: str) -> str:
+    """A text as it can be kept: no half of a surrogate pair is left in it."""
+    return text.encode(errors="replace").decode()
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `ValidationError` for what cannot be kept as the name of something. `what`: for the error."""
+    if as_text(text) != text or len(text.encode()) > TEXT_BYTES:
+        raise ValidationError(f"{what}: a text of at most {TEXT_BYTES} bytes is expected, without half surrogate pairs")
 
 
 def read_record(room: str, found: Sequence[Any], users: int = 0, sockets: int = 0) -> RoomRecord | None:

@@ -205,12 +205,15 @@ class Teller:
                 number = str(self._number)
                 try:
                     reply = await self._send(Step(number, self._answered, self._found), acts)
-                except BaseException as error:
-                    self._failed(acts, error if isinstance(error, BrokerUnavailable) else BrokerUnavailable())
+                except Exception as error:
                     if not isinstance(error, BrokerUnavailable):
-                        raise
+                        logger.exception("%s cannot be told something, and is told again", self._name)
+                    self._failed(acts, error if isinstance(error, BrokerUnavailable) else BrokerUnavailable())
                     _finish(answered)
                     await self._wait_for_better(error)
+                except asyncio.CancelledError:
+                    self._failed(acts, BrokerUnavailable())
+                    raise
                 else:
                     self._heard(acts, reply, number)
                     _finish(answered)
@@ -295,7 +298,7 @@ class Teller:
             self._recounted[room_id] = None
         self._began_anew()
 
-    async def _wait_for_better(self, error: BrokerUnavailable) -> None:
+    async def _wait_for_better(self, error: Exception) -> None:
         """A pause, cut short where somebody asks for something."""
         if not self._pause:
             logger.warning("%s cannot be told who is here: %s", self._name, error)

@@ -37,6 +37,8 @@ class Shard:
         await self.gate.wait()
         if mood == "away":
             raise BrokerUnavailable("away")
+        if mood == "broken":
+            raise ValueError("a mistake of ours")
         self.calls.append(len(acts))
         last = self.told
         is_known = last == step.found or (last.isdigit() and int(last) >= int(step.answered))
@@ -146,6 +148,18 @@ async def test_what_could_not_be_told_is_told_later(rig: Rig, caplog: pytest.Log
     await rig.teller.told()
     assert rig.shard.pairs == set() and rig.heard.all == [("left", "a", "ann")]
     assert [record.message for record in caplog.records] == ["the shard cannot be told who is here: away"]
+
+
+async def test_a_mistake_of_our_own_ends_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.here("ann")
+    rig.shard.mood = "broken"
+    rig.teller.gone("a", "ann")
+    with pytest.raises(BrokerUnavailable):
+        await rig.enter("bob")
+    rig.shard.mood = "good"
+    await rig.clock.advance(1.0)
+    await rig.teller.told()
+    assert rig.shard.pairs == set() and "a mistake of ours" in caplog.text
 
 
 async def test_a_reply_that_was_cut_changes_nothing_the_second_time(rig: Rig) -> None:
