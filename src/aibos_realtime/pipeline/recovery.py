@@ -85,6 +85,8 @@ class Recovery:
                 page = await self._broker.read_after(room_id, after, PAGE)
             except UnrecoverablePosition:
                 return await self._resync(socket, room_id)
+            if socket.closing or socket not in waiting:
+                return after  # taken out of the room meanwhile
             sent = self._send(socket, page.events)
             if sent < len(page.events):
                 after = Position(page.epoch, page.events[sent - 1].offset)

@@ -62,6 +62,7 @@ class Scaling:
         broker.on_notice(rooms.hear_notice)
         kept = RedisRevocations(self.client, self.log.layout, memory=auth.revocation_memory, metrics=self._metrics, clock=self._clock)
         auth.join(self.bus, kept)
+        self.nodes.on_gone(self._directory.clean_up)
         self.nodes.on_forgotten(self._directory.tell_again)
         self.nodes.on_forgotten(auth.keep_revocations)
 

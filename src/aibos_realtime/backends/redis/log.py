@@ -14,10 +14,10 @@ from typing import Any, cast
 from ...metrics import Metrics
 from ...protocol.messages import Position
 from ..base import LoggedEvent
+from ..foreign import Foreign
 from ..shared_log import Append, Appended, End, Listener, Remembered, Stretch
 from . import records
 from .client import Client
-from .foreign import Foreign
 from .layout import CLUSTER_SHARDS, Layout
 from .script import load_script
 from .subscriber import Subscriber
