@@ -218,6 +218,16 @@ class Server:
         status = await self.process.terminate()
         assert status == 0, f"the server ended with status {status}:\n" + "\n".join(self.process.lines)
 
+    async def ask(self, path: str) -> int:
+        """The status that it answers to a GET."""
+        async with asyncio.timeout(DEADLINE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            try:
+                return int((await reader.readline()).split()[1])
+            finally:
+                writer.close()
+
     @property
     def lines(self) -> list[str]:
         """What every life of it has said."""

@@ -22,6 +22,7 @@ from ..clock import Clock
 from ..cluster.reports import OwnReport
 from ..cluster.scaling import ScalingManager
 from ..config import RealtimeConfig
+from ..errors import ConfigurationError
 from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
@@ -84,6 +85,20 @@ class Scaling:
         await self.client.open()
         await self.nodes.start()
         await self.bus.start()
+
+    async def agree(self, store: str) -> None:
+        """See that all nodes keep their events in one place. Raises `ConfigurationError` where the others that live have another one."""
+        key = self.log.layout.of_nodes("store")
+        await self.client.command("SET", key, store, "NX")
+        if await self.client.command("GET", key) == store.encode():
+            return
+        others = [record.name for record in await self.nodes.list() if record.role == "server" and record.id != self.node]
+        if others:
+            raise ConfigurationError(
+                f"persistence.database.url: other nodes ({', '.join(others[:3])}) keep their events elsewhere; allowed is the same database for all"
+                " nodes that share a Redis and a prefix"
+            )
+        await self.client.command("SET", key, store)
 
     async def tell(self) -> None:
         """Have the others know at once that this node takes connections, or takes none any more; as far as Redis answers within a second."""

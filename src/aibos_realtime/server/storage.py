@@ -62,6 +62,7 @@ class Storage:
         self.broker = broker if broker is not None else MemoryBroker(clock=clock)
         self._database: Database | None = None
         self._relay: Relay | None = None
+        self._scaling: Scaling | None = None
         self.drainer: Drainer | None = None
         """What takes events to the database, where several nodes share a log."""
         if broker is None and not is_in_memory:
@@ -83,6 +84,7 @@ class Storage:
         self, config: RealtimeConfig, scaling: Scaling, publish: Callable[[Broker, Draft], asyncio.Future[Receipt]], metrics: Metrics, clock: Clock
     ) -> None:
         """Be one of several nodes: their log, and below it the database, if there is one."""
+        self._scaling = scaling
         persistence, store = self.persistence, None
         if persistence is not None:
             from ..backends.sql.events import SqlEventStore
@@ -90,12 +92,20 @@ class Storage:
             store = SqlEventStore(persistence.database)
             persistence.attach(scaling.erasure)
             self.drainer = Drainer(
-                scaling.intake, store, scaling.lease("store"), on_era=scaling.log.enter_era, metrics=metrics, clock=clock
+                scaling.intake, store, scaling.lease("store"), on_era=partial(self._enter_era, scaling), metrics=metrics, clock=clock
             )  # fmt: skip
         self.broker = broker = SharedBroker(scaling.log, store=store, ack=config.persistence.ack or "queued", metrics=metrics, clock=clock)
         if persistence is not None and self.drainer is not None:
             drainer = self.drainer
             self._relay = Relay(persistence.database, partial(publish, broker), clock=clock, is_ours=lambda: drainer.is_holder)
+
+    async def _enter_era(self, scaling: Scaling, era: str) -> None:
+        """What the database's era is, all nodes have to take up, and so it has to be everybody's database."""
+        from ..backends.sql.meta import identity
+
+        assert self.persistence is not None
+        await scaling.agree(await self.persistence.database.write(identity))
+        await scaling.log.enter_era(era)
 
     async def start(self) -> None:
         """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
@@ -117,6 +127,8 @@ class Storage:
             if self.drainer is not None:
                 opened.push_async_callback(self._stop_drainer)
                 await self.drainer.start()
+            elif self._scaling is not None:
+                await self._scaling.agree("memory")
             opened.push_async_callback(self.broker.stop)
             await self.broker.start()
             if self._relay is not None:

@@ -30,7 +30,10 @@ from .conftest import SECRET
         ("postgresql://me:hunter2@db.internal/app", "postgresql://…@db.internal/app"),
         ("postgresql://me:hunter2@part@db.internal", "postgresql://…@db.internal"),
         ("https://id.example.com/keys?code=hunter2", "https://id.example.com/keys?…"),
-        ({"bench:*": RoomPattern(ephemeral=True)}, "bench:*: ephemeral=true, max_users=-, allow_guests=false, history_size=1000, history_ttl=300, ack=-"),
+        (
+            {"bench:*": RoomPattern(ephemeral=True)},
+            "bench:*: ephemeral=true, max_users=-, allow_guests=false, history_size=1000, history_ttl=300, ack=-",
+        ),
         ({"tenant_1": ["read"]}, "tenant_1: read"),
         (show, "show"),
     ],

@@ -57,6 +57,12 @@ class Register:
         """See `scripts/nodes_end.lua`."""
         await self._client.run(_END, self._keys, [id, why])
 
+    async def find_name(self, id: str) -> str | None:
+        """The name of one that is dead; None where it left by itself."""
+        told = await self._client.command("HGET", self._keys[1], id)
+        record = self._read(id.encode(), b"0", told) if told is not None else None
+        return None if record is None else record.name
+
     async def list(self) -> Records:
         """Those that live, by rising name."""
         reply = await self._client.run(_LIST, self._keys, [self._life, MAX_RECORD])
@@ -279,7 +285,11 @@ class RedisNodes(RedisRegistration):
                 await result
 
     async def gone(self, id: str) -> None:
-        logger.warning("node %s is gone: this node cleans up after it", id)
+        name = await self._register.find_name(id)
+        if name is None:
+            logger.info("a node has left: this node takes its users out of their rooms")
+        else:
+            logger.warning("node %s (%s) died: this node takes its users out of their rooms", name, id)
         for callback in self._gone_callbacks:
             if isawaitable(result := callback(id)):
                 await result
