@@ -97,7 +97,7 @@ FAULTS: dict[str, Fault] = {
     "cut off": Fault(cut_off, seconds=20.0, has_lines=True),
     "cut off, upwards": Fault(cut_off_up, seconds=20.0, has_lines=True),
     "cut off, downwards": Fault(cut_off_down, seconds=20.0, has_lines=True),
-    "cut off for long": Fault(cut_off, seconds=40.0, has_lines=True),
+    "cut off for long": Fault(cut_off, seconds=40.0, back=5.0, has_lines=True),
     "failed with redis": Fault(fail_with_redis, refusal=None),
     "stopped without redis": Fault(stop_without_redis, refusal=None),
     "rolling restart": Fault(restart_all, refusal=None),

@@ -43,6 +43,7 @@ class Setting:
     ack: Ack = "queued"
     rate: float = 500.0
     calm: float = 3.0
+    wanderers: int = 2
     seed: int = 1
     program: str | None = None
     """The Redis server's; None: the first that there is."""
@@ -193,7 +194,7 @@ def _nodes(zygote: Zygote, redis: RedisServer, folder: Path, database: str, faul
 def _load(folder: Path, nodes: Nodes, setting: Setting) -> Load:
     publishers: dict[str, Any] = {"serial": 3, "pipelined": 3, "careless": 1}
     pace = (sum(publishers.values()) + len(nodes)) / setting.rate
-    return Load(folder, nodes.urls, seed=setting.seed, rooms=5, subscribers=4, wanderers=2, pace=pace, **publishers, **CLIENTS)
+    return Load(folder, nodes.urls, seed=setting.seed, rooms=5, subscribers=4, wanderers=setting.wanderers, pace=pace, **publishers, **CLIENTS)
 
 
 @asynccontextmanager

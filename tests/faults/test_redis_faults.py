@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ SECONDS = {"paused": 2.5, "full of what waits": 1.5}
 SLACK = 4.0
 """The machine may be busy: how long things take is shown by the commands."""
 
-NO_STORE = Setting("none", rate=150, calm=0.2, seed=20)
-QUEUED = Setting("sqlite", "queued", rate=150, calm=0.2, seed=20)
-COMMITTED = Setting("sqlite", "committed", rate=150, calm=0.2, seed=20)
+SHORT: dict[str, Any] = {"rate": 150, "calm": 0.2, "wanderers": 1, "seed": 20}
+NO_STORE = Setting("none", **SHORT)
+QUEUED = Setting("sqlite", "queued", **SHORT)
+COMMITTED = Setting("sqlite", "committed", **SHORT)
 
 
 @pytest.mark.parametrize("name", FAULTS)

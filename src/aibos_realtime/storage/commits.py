@@ -11,10 +11,10 @@ from ..backends.shared_log import SharedLog
 from ..clock import Clock, Timer
 from ..errors import BackendError, StoreUnavailable
 
-LOOK_EVERY = 0.5
+LOOK_EVERY = 0.25
 """Seconds after which it is asked how far the store is: being told may fail."""
-PATIENCE = 5.0
-"""Seconds after which a publisher is told that nobody knows."""
+PATIENCE = 2.0
+"""Seconds after which a publisher is told that nobody knows: as long as Redis has for an answer. Repeating with the same id waits again."""
 LENGTH = 40
 """Characters of an entry, at most."""
 
@@ -34,7 +34,7 @@ class Commits:
         self._looking: asyncio.Task[None] | None = None
 
     def wait(self, shard: int, entry: str, receipt: asyncio.Future[Receipt], done: Receipt) -> None:
-        """Answer `receipt` with `done` once the store has this entry; after 5 seconds with `StoreUnavailable`."""
+        """Answer `receipt` with `done` once the store has this entry; after 2 seconds with `StoreUnavailable`."""
         place = read_entry(entry)
         if place <= self._reached.get(shard, (0, 0)):
             receipt.set_result(done)

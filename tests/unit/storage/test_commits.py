@@ -65,22 +65,22 @@ async def test_everybody_up_to_an_entry_is_answered_and_nobody_beyond() -> None:
     assert isinstance(receipts[2].exception(), StoreUnavailable) and isinstance(other.exception(), StoreUnavailable)
 
 
-async def test_it_is_asked_for_every_half_second_and_given_up_after_five() -> None:
+async def test_it_is_asked_for_every_quarter_second_and_given_up_after_two() -> None:
     commits, log, clock = make()
     log.is_down = True
     receipt = wait(commits, "5-0")
-    await clock.advance(4.6)
-    assert log.asked == 9 and not receipt.done()
+    await clock.advance(1.8)
+    assert log.asked == 7 and not receipt.done()
     log.is_down, log.stored = False, "5-0"
-    await clock.advance(0.2)
+    await clock.advance(0.1)
     assert not receipt.done(), "it is not asked for all the time"
-    await clock.advance(0.3)
+    await clock.advance(0.15)
     assert receipt.exception() is not None or receipt.result() == DONE
     await clock.advance(1)
     assert clock.planned == []
     log.stored = ""
     late = wait(commits, "6-0")
-    await clock.advance(5.5)
+    await clock.advance(2.5)
     assert isinstance(late.exception(), StoreUnavailable) and clock.planned == []
     await commits.stop()
 

@@ -242,9 +242,9 @@ async def test_a_store_that_is_away_leaves_the_outcome_unknown(stored: Nodes) ->
     assert stored.store is not None
     stored.store.is_down = True
     committed = stored.publish(ack="committed")
-    await stored.clock.advance(4)
+    await stored.clock.advance(1.5)
     assert not committed.done()
-    await stored.clock.advance(2)
+    await stored.clock.advance(1)
     assert isinstance(failure(committed), StoreUnavailable) and len(stored[0].watcher.events("lobby")) == 1
     stored.store.is_down = False
     await stored.clock.advance(2)

@@ -69,6 +69,9 @@ local function append(n)
     if is_stored then
         entry = try('XADD', intake, '*', 'p', place, 'm', room, 'r', record, 'k', keep)
         if entry.err then
+            if call('XLEN', intake) == 0 then
+                call('DEL', intake) -- an entry whose number is the last there is was put there, and has been taken out
+            end
             return {'full'}
         end
         free = free - 1

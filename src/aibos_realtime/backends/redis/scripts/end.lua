@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Where a room ends. KEYS: the state of the shard, head, log. ARGV: what was seen; ms after the beginning of a run in which other nodes may
 --   say what they saw; 1 (they were asked, and so was the store) or 0.
 -- Reply: {'ends', epoch, offset} | {'doubt', ms that they still have, epoch, offset} | {'lost', 1 where something is there that is none of ours}.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- The store has what waited up to an entry: it goes, and those who wait for it are told. Not in another run than the one in which it was read: after
 -- a fail-over other events may stand under the same ids.
 -- KEYS: what waits, the last entry that the store has. ARGV: the run, the entry, the channel of those who wait. Reply: 1 or 0.

@@ -11,15 +11,19 @@ if call('TYPE', KEYS[2]).ok ~= 'stream' or (ARGV[2] ~= '' and ARGV[2] ~= head.ep
     return reply
 end
 local is_after = ARGV[1] == 'after'
-local command, stop = is_after and 'XRANGE' or 'XREVRANGE', is_after and '+' or '-'
-local start = ARGV[3] == '' and '+' or (is_after and '' or '(') .. ARGV[3] .. '-0'
+local last = string.format('%d', head.offset)
+local command, stop = is_after and 'XRANGE' or 'XREVRANGE', is_after and last or '-'
+local start = ARGV[3] == '' and last or (is_after and '' or '(') .. ARGV[3] .. '-0'
 local left, bytes, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 while left > 0 and bytes > 0 do
     local count = math.min(left, 10)
     local page = call(command, KEYS[2], start, stop, 'COUNT', count)
     for _, entry in ipairs(page) do
         local size = #(entry[2][2] or '')
-        reply[#reply + 1] = size <= most and entry or {entry[1], {}}
+        if size > most then
+            entry, size = {entry[1], {}}, 0
+        end
+        reply[#reply + 1] = entry
         bytes = bytes - size
         start = '(' .. entry[1]
         if bytes <= 0 then
