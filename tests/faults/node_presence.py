@@ -79,7 +79,7 @@ async def prove(zygote: Zygote, folder: Path, *, clients: int, seed: int) -> Far
             present = await _until_gone(watchers, ghosts)
             gone = time.monotonic() - began
             await _until_told(told, ghosts)
-    return Farewell(gone, ghosts, movers, present, told)
+            return Farewell(gone, ghosts, movers, present, [Counter(heard) for heard in told])
 
 
 def _note(heard: Counter[str], data: Any, event: Any) -> None:

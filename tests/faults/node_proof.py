@@ -22,7 +22,7 @@ from tests.faults.journal import Acknowledged, Attempt, Delivered, Record
 from tests.faults.load import BOUND_PUBLISHER, BOUND_SUBSCRIBER, Load
 from tests.faults.nodes import Nodes
 from tests.faults.processes import Zygote
-from tests.faults.redis_data import Places
+from tests.faults.redis_data import Places, until_drained
 from tests.faults.rows import read_rows
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import RedisServer, running_redis
@@ -121,7 +121,9 @@ async def prove(
                 bench = Bench(redis, nodes, load, database, fault.seconds if seconds is None else seconds, chance)
                 complaints += await _try_all(partial(fault.act, bench))
                 ended = bench.ended or time.monotonic()
-                complaints += await _try_all(load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle)
+                complaints += await _try_all(
+                    load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle, partial(until_drained, redis)
+                )
                 log = await load.read_log()
             await nodes.stop()
             store = await read_rows(database)

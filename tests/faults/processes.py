@@ -80,6 +80,7 @@ class Process:
         self.status: int | None = None
         self._zygote = zygote
         self._output = output
+        self._reaping: asyncio.Future[int] | None = None
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
         self._handle = os.pidfd_open(pid)
@@ -157,8 +158,9 @@ class Process:
     async def ended(self) -> int:
         """Wait for its end; returns the exit status, negative for a signal."""
         await self.until_ended()
-        if self.status is None:
-            self.status = await asyncio.to_thread(self._zygote.reap, self.pid)
+        if self._reaping is None:  # once, whoever else waits, and whoever gives up waiting
+            self._reaping = asyncio.ensure_future(asyncio.to_thread(self._zygote.reap, self.pid))
+        self.status = await asyncio.shield(self._reaping)
         return self.status
 
     async def until_ended(self) -> None:

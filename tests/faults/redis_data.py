@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from aibos_realtime.backends.redis.layout import Layout
+from tests.faults.clients import PATIENCE, pause
 from tests.faults.nodes import PREFIX
 from tests.servers.redis import RedisServer, redis_folder
 
@@ -75,6 +77,15 @@ def _read_places(client: Any, rooms: Iterable[str] | None) -> Places:
 def _read_entry(fields: dict[bytes, bytes]) -> tuple[str, str, int]:
     epoch, offset, _ = fields[b"p"].decode().split(" ")
     return fields[b"m"].decode(), epoch, int(offset)
+
+
+async def until_drained(redis: RedisServer) -> None:
+    """Wait until nothing waits for the store. Raises `AssertionError`."""
+    until = time.monotonic() + PATIENCE
+    with connect(redis) as client:
+        while waiting := client.xlen(INTAKE):
+            assert time.monotonic() < until, f"{waiting} events still wait for the store after {PATIENCE:g} s"
+            await pause(0.05)
 
 
 def read_used_memory(redis: RedisServer) -> int:

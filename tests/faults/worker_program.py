@@ -20,6 +20,7 @@ from aibos_realtime import MessageQueue
 from aibos_realtime.backends.queue import QueueLimits, QueueStats, QueueStore, Sent, StoredLetter, Taken, Verdict
 from aibos_realtime.backends.redis.options import RedisOptions
 from aibos_realtime.backends.redis.queue import RedisQueue
+from aibos_realtime.backends.redis.script import Script
 from aibos_realtime.backends.sql.queue import SqlQueue
 from aibos_realtime.errors import IdempotencyConflict, QueueFull
 
@@ -161,14 +162,15 @@ def end_in_scripts(store: RedisQueue, queue: str, end: Crash) -> None:
     async def has_leases() -> bool:
         return (await store.stats(queue)).in_flight > 0
 
-    async def run_and_end(name: str, *arguments: Any) -> Any:
+    async def run_and_end(script: Script, *arguments: Any) -> Any:
+        name = script.name
         if points.get(name) == end.point and (name == "settle" or await has_leases()):
-            running = asyncio.ensure_future(run(name, *arguments))
+            running = asyncio.ensure_future(run(script, *arguments))
             for _ in range(turns):
                 await asyncio.sleep(0)
             end.at(points[name])
             await running
-        return await run(name, *arguments)
+        return await run(script, *arguments)
 
     client.run = run_and_end
 

@@ -68,11 +68,12 @@ def test_environment_variables_with_the_secret_of_the_document() -> None:
     assert "your_jwt_secret" not in str(caught.value)
 
 
-def test_environment_variables_that_ask_for_several_nodes_are_never_passed_over() -> None:
-    """Until several nodes can be one system, a server that was asked to be part of one says no instead of starting alone."""
+def test_environment_variables_make_it_one_of_several_nodes() -> None:
+    """REDIS_URL, ENABLE_SCALING, INSTANCE_ID and INSTANCE_URL of the document, which asks for several nodes."""
     write_env(JWT_SECRET=SECRET)
-    with pytest.raises(ConfigurationError, match="ENABLE_SCALING|scaling"):
-        RealtimeServer.from_env()
+    config = RealtimeServer.from_env().config
+    assert config.scaling.enabled and config.nodes_redis is not None and config.nodes_redis.url == "redis://localhost:6379"
+    assert (config.scaling.instance_id, config.scaling.instance_url) == ("instance-1", "ws://localhost:3001")
 
 
 async def test_environment_variables_several_origins_and_a_real_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ..backends.base import NOBODY, LoggedEvent, Receiver
 from ..backends.shared_log import SharedLog, Stretch
 from ..clock import Clock, Timer
-from ..errors import BackendError, BrokerUnavailable, StoreUnavailable, UnrecoverablePosition
+from ..errors import BackendError, BrokerUnavailable, RealtimeError, StoreUnavailable, UnrecoverablePosition
 from ..metrics import Metrics
 from ..protocol.messages import Position
 from .batch import MAX_BATCH, Batches
@@ -134,7 +134,7 @@ class Follower:
                 del self._rooms[room]
                 self._log.unfollow(room)
             followed.fail(error if isinstance(error, BackendError) else BrokerUnavailable())
-            if not isinstance(error, BackendError):
+            if not isinstance(error, RealtimeError):
                 raise
             return
         followed.enter(position)
@@ -233,7 +233,8 @@ class Follower:
         """False: it is followed no more."""
         while self._is_current(followed):
             if followed.is_broken:
-                await self._lose(followed)
+                if await self._lose(followed):
+                    return True  # what was heard since it was asked where the room ends comes right after that
                 continue
             try:
                 page = await self._read_after(followed.room, followed.position, PAGE)
@@ -261,8 +262,8 @@ class Follower:
         except Exception:
             logger.exception("an event was heard, but not delivered")
 
-    async def _lose(self, followed: Followed) -> None:
-        """What is missing is nowhere: go on where the log can be read, and say so before anything later."""
+    async def _lose(self, followed: Followed) -> bool:
+        """What is missing is nowhere: go on where the log can be read, and say so before anything later. Returns whether that is at its end."""
         room = followed.room
         head = start = await self._begin(room)
         if head.epoch != followed.epoch and head.offset:
@@ -272,7 +273,7 @@ class Follower:
             except (UnrecoverablePosition, StoreUnavailable):
                 start = head
         if not self._is_current(followed):
-            return
+            return False
         logger.warning("continuity of a room was lost, and its members are told: what was published after offset %d is gone", followed.offset)
         followed.stand_at(start)
         self._metrics.gaps_lost += 1
@@ -280,6 +281,7 @@ class Follower:
             self.receiver.resync(room, start)
         except Exception:
             logger.exception("the members of a room could not be told that continuity was lost")
+        return start == head
 
     def _is_current(self, followed: Followed) -> bool:
         return self._rooms.get(followed.room) is followed

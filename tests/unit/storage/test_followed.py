@@ -50,9 +50,9 @@ def test_where_something_is_missing_nothing_is_taken() -> None:
 def test_another_event_at_a_place_that_was_delivered_breaks_the_room() -> None:
     followed = room_at(5, 3)
     followed.hold(event(4, "other"))
-    assert followed.take_held() is None and followed.is_broken
+    assert (followed.take_held(), followed.is_broken) == (None, True)
     followed.stand_at(Position("e2", 0))
-    assert not followed.is_broken and followed.take_held() == []
+    assert (followed.take_held(), followed.is_broken) == ([], False)
 
 
 @pytest.mark.parametrize(("offset", "is_other"), [(5, True), (3, True), (2, False), (1, False)])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from aibos_realtime import BrokerUnavailable, Position
 from aibos_realtime.backends.base import LoggedEvent
@@ -88,9 +89,9 @@ async def test_a_node_that_is_deaf_for_one_room_alone_hears_it_anew(nodes: Nodes
 async def test_what_was_missed_while_a_connection_was_lost_is_read_when_it_is_back(nodes: Nodes) -> None:
     nodes[1].link.lose_connection()
     await nodes.publish_all(3)
-    assert offsets(nodes, 1) == [] and not nodes[1].broker.is_available
+    assert (offsets(nodes, 1), nodes[1].broker.is_available) == ([], False)
     await nodes.clock.advance(0.05)
-    assert offsets(nodes, 1) == [1, 2, 3] and nodes[1].broker.is_available
+    assert (offsets(nodes, 1), nodes[1].broker.is_available) == ([1, 2, 3], True)
     assert nodes[1].metrics.subscriptions_repaired == 1 and nodes[1].watcher.resyncs("lobby")[1:] == []
 
 
@@ -136,6 +137,20 @@ async def test_what_was_trimmed_away_is_told_before_anything_later(nodes: Nodes)
     assert nodes[1].watcher.told["lobby"][1:] == [last] and nodes[1].metrics.gaps_lost == 1
     await nodes.publish_all(1)
     assert offsets(nodes, 1) == [22]
+
+
+async def test_a_gap_in_a_busy_ephemeral_room_is_told_once(nodes: Nodes) -> None:
+    """Its events are kept nowhere: what is missing cannot be read, and neither can what comes while it is asked where the room ends."""
+    nodes[1].link.turns = lambda: 10
+    nodes[1].link.fate = lambda: []
+    await nodes.publish_all(1, ephemeral=True)
+    nodes[1].link.fate = None
+    for _ in range(200):
+        nodes.publish(ephemeral=True)
+        await settle(3)
+    await settle(100)
+    assert len(nodes[1].watcher.resyncs("lobby")) == 2 and nodes[1].metrics.gaps_lost == 1
+    assert offsets(nodes, 1)[-1] == 201 and len(offsets(nodes, 1)) > 180
 
 
 async def test_another_event_at_a_place_that_was_delivered_is_told_as_a_loss(nodes: Nodes) -> None:
@@ -201,6 +216,25 @@ async def test_what_was_trimmed_away_is_read_from_the_store_without_what_that_do
         await settle(100)
         assert offsets(stored, 1) == [*range(1, 11), *range(12, 253)] and stored[1].metrics.gaps_lost == 0
         assert all(event.data for event in stored[1].watcher.events("lobby"))
+
+
+async def test_an_event_that_the_store_has_under_another_id_is_still_the_same(nodes: Nodes) -> None:
+    async with Nodes(2, has_store=True) as stored:
+        await stored[1].watch("lobby")
+        stored[1].link.fate = lambda: []
+        positions = await stored.publish_all(3, history_size=1)
+        await stored.clock.advance(1)
+        assert stored.store is not None
+        first = stored.log.waiting == [[]] and stored.store.rows[0]
+        assert first
+        stored.store.rows[0] = structs.replace(first, id="id1~e:1")
+        await stored.publish_all(1, history_size=1)
+        stored.log.heads["lobby"].events.clear()
+        await stored.clock.advance(1)
+        await stored[1].broker.read_after("lobby", positions[2], 1)
+        stored[1].broker.heard(first)
+        await settle(100)
+        assert offsets(stored, 1) == [1, 2, 3, 4] and stored[1].metrics.gaps_lost == 0
 
 
 # — which rooms —

@@ -20,7 +20,7 @@ number = st.integers(0, 2)
 room = st.sampled_from(ROOMS)
 seconds = st.sampled_from([0.0, 0.1, 0.6, 1.5, 4.0])
 
-HARMLESS = [
+HARMLESS: list[Any] = [
     st.tuples(st.just("publish"), number, room, st.integers(1, 6)),
     st.tuples(st.just("publish"), number, room, st.integers(1, 6)),
     st.tuples(st.just("many"), number, room, st.sampled_from([20, 120])),
@@ -36,7 +36,7 @@ HARMLESS = [
     st.tuples(st.just("restart"), number, room, st.none()),
     st.tuples(st.just("leave"), number, room, st.none()),
 ]
-LOSSES = [
+LOSSES: list[Any] = [
     st.tuples(st.just("many"), number, room, st.just(600)),
     st.tuples(st.just("fail_over"), number, room, st.integers(0, 12)),
     st.tuples(st.just("forget_all"), number, room, st.none()),
@@ -54,8 +54,8 @@ def act(nodes: Nodes, chance: random.Random, is_lossless: bool, what: str, where
     elif what == "keyed":
         nodes.publish(where, room, id=how, keyed=True)
     elif what == "messages":
-        fates = {1: [[0.0]], 2: [[0.0], []], 3: [[0.0], [0.0, 0.0], [0.3]], 4: [[0.0], [0.0, 0.7], [], [0.2]], 5: [[]]}[how]
-        node.link.fate = None if how == 1 else lambda: chance.choice(fates)
+        table: dict[int, list[list[float]]] = {2: [[0.0], []], 3: [[0.0], [0.0, 0.0], [0.3]], 4: [[0.0], [0.0, 0.7], [], [0.2]], 5: [[]]}
+        node.link.fate = None if how == 1 else lambda: chance.choice(table[how])
     elif what == "deaf":
         node.link.is_deaf = how
         node.link.deaf_rooms ^= {room}

@@ -258,6 +258,10 @@ def unavailable(error: Exception) -> BrokerUnavailable:
     if isinstance(error, ReplyError):
         if error.code in ("WRONGPASS", "NOAUTH"):
             return BrokerUnavailable("Redis refused the user or the password.")
+        if "cluster support disabled" in str(error):
+            return BrokerUnavailable("This Redis is no cluster: its URL begins with redis:// or rediss://.")
+        if "unknown command 'SENTINEL'" in str(error):
+            return BrokerUnavailable("This Redis is no sentinel: its URL begins with redis:// or rediss://.")
         return BrokerUnavailable(f"Redis refused a command ({error.code}): try again later.")
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return BrokerUnavailable("The certificate that Redis shows is not trusted.")

@@ -15,7 +15,7 @@ from aibos_realtime.backends.redis.client import Client
 from aibos_realtime.backends.redis.script import Script
 from aibos_realtime.backends.redis.urls import read_url
 from tests.faults.proxy import CutBeforeReply, Proxy
-from tests.servers.redis import RedisServer, running_redis
+from tests.servers.redis import RedisServer, find_ports, running_redis
 
 ECHO = Script("echo", "return ARGV[1]")
 
@@ -89,6 +89,14 @@ async def test_no_server_is_an_error(url: str) -> None:
     with pytest.raises(BrokerUnavailable, match="closed"):
         await client.command("PING")
     await client.close()
+
+
+@pytest.mark.parametrize(("kind", "said"), [("cluster", "no cluster"), ("sentinel", "no sentinel")])
+async def test_a_url_of_the_wrong_kind_is_named(kind: str, said: str) -> None:
+    with running_redis(port=str(find_ports(1)[0])) as server:
+        address = read_url(f"redis+{kind}://127.0.0.1:{server.settings['port']}" + ("/service/0" if kind == "sentinel" else ""))
+        with pytest.raises(BrokerUnavailable, match=said):
+            await Client(address).open()
 
 
 async def test_a_refusal_is_an_error_without_arguments(client: Client) -> None:

@@ -157,6 +157,7 @@ async def test_a_server_that_is_killed_loses_nothing_and_every_event_is_whole(se
             await bench.begin(room)
         for round in range(4):
             await asyncio.gather(*(append_until_killed(bench, room, round, acknowledged, server) for room in rooms))
+            server.stop(signal.SIGKILL)
             server.start()
             await until_answered(bench.log.client)
             for room in rooms:
@@ -312,14 +313,14 @@ async def _until_receipt(member: Member, id: str) -> Any:
 
 
 async def test_nodes_follow_to_the_replica_that_takes_over_in_a_set_with_sentinels() -> None:
-    with running_sentinels() as found:
+    with running_sentinels(patience=0.5) as found:
         found.until_watched()
         async with members_on(found.url, PREFIX, 2) as (one, two):
             await _survive(one, two, lambda: found.servers[0].stop(signal.SIGKILL))
 
 
 async def test_nodes_follow_to_the_replicas_that_take_over_in_a_cluster() -> None:
-    with running_cluster(replicas=True) as found:
+    with running_cluster(replicas=True, patience=1.0) as found:
         async with members_on(found.url, PREFIX, 2) as (one, two):
             await _survive(one, two, lambda: found.primaries[0].stop(signal.SIGKILL))
 
