@@ -58,7 +58,11 @@ def _explain_status(error: InvalidStatus, server: str, now: float) -> RealtimeEr
     if status == 403:
         return PermissionDenied(f"{server} does not allow this origin or this user (403).")
     if status in (429, 503):
-        word = "asks for fewer attempts" if status == 429 else "takes no connections at the moment: it is full, or stopping, or cut off from what it needs"
+        word = (
+            "asks for fewer attempts"
+            if status == 429
+            else "takes no connections at the moment: it is full, or stopping, or cut off from what it needs"
+        )
         wait = read_retry_after(error.response.headers.get("Retry-After"), now)
         return ConnectionLimitExceeded(f"{server} {word} ({status}).", details={} if wait is None else {"retryAfter": wait})
     if status >= 500 or status in (408, 425):
