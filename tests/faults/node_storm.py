@@ -51,9 +51,10 @@ class Storm:
 class Crowd:
     """`size` clients of the first node, over a few rooms, and one publisher in each room who is at another node."""
 
-    def __init__(self, folder: Path, urls: list[str], size: int, seed: int) -> None:
+    def __init__(self, folder: Path, urls: list[str], size: int, seed: int, haste: float) -> None:
         self._folder = folder
         self._chance = random.Random(seed)
+        self._haste = haste
         self._stop = asyncio.Event()
         self._life = AsyncExitStack()
         first, *others = urls
@@ -98,7 +99,8 @@ class Crowd:
 
     def _make_subscriber(self, number: int, urls: list[str]) -> Subscriber:
         name = f"subscriber-{number}"
-        return Subscriber(name, urls, [f"room-{number % ROOMS}"], Journal(self._folder, name), self._chance, lambda moment: None, {"haste": 1.0})
+        room, journal, options = f"room-{number % ROOMS}", Journal(self._folder, name), {"haste": self._haste}
+        return Subscriber(name, urls, [room], journal, self._chance, lambda moment: None, options)
 
     def _make_publisher(self, number: int, url: str) -> Publisher:
         name = f"publisher-{number}"
@@ -111,12 +113,12 @@ class Crowd:
         one.journal.close()
 
 
-async def prove(zygote: Zygote, folder: Path, *, clients: int, seed: int) -> Storm:
-    """Kill the node of so many clients once."""
+async def prove(zygote: Zygote, folder: Path, *, clients: int, seed: int, haste: float = 1.0) -> Storm:
+    """Kill the node of so many clients once. `haste`: what these wait before they come back, as a share of what others do."""
     options: dict[str, Any] = {"program": "tests.faults.node_program", "limits": {"handshakes_per_second": HANDSHAKES}}
     with running_redis() as redis:
         async with Nodes(zygote, redis, folder, database=f"sqlite:///{folder}/realtime.db", **options) as nodes:
-            async with Crowd(folder, nodes.urls, clients, seed) as crowd:
+            async with Crowd(folder, nodes.urls, clients, seed, haste) as crowd:
                 await crowd.until_reached()
                 first, *others = nodes.servers
                 before = [await ask_for_reads(server.process) for server in others]

@@ -28,7 +28,7 @@ async def test_nothing_is_lost(zygote: Zygote, tmp_path: Path, name: str) -> Non
 
 
 async def test_the_clients_of_a_killed_node_come_back_at_the_others(zygote: Zygote, tmp_path: Path) -> None:
-    storm = await node_storm.prove(zygote, tmp_path, clients=200, seed=20)
+    storm = await node_storm.prove(zygote, tmp_path, clients=200, seed=20, haste=0.2)
     assert storm.verdict.is_clean and storm.verdict.counts["told of a gap"] == 0, str(storm.verdict)
     assert storm.reads == 0
     assert storm.back <= node_storm.LIMIT * SLACK

@@ -243,3 +243,21 @@ async def test_cut_before_the_reply_to_something() -> None:
             assert await caller.read() == b""
         assert await (await line.call()).ask(b"COMMIT\n") == b"COMMIT\n"
         assert line.proxy.cuts == 2
+
+
+async def test_a_blackhole_for_those_alone_that_said_something() -> None:
+    async with a_line() as line:
+        deaf, well = await line.call(), await line.call()
+        assert await deaf.ask(b"subscribe\n") == b"subscribe\n"
+        assert await well.ask(b"publish\n") == b"publish\n"
+        links = line.proxy.find(b"subscribe")
+        assert len(links) == 1 and len(line.proxy) == 2
+        line.proxy.mode = Blackhole("down", links)
+        deaf.writer.write(b"lost?\n")
+        await line.echo.until_taken(b"lost?\n")
+        await deaf.hear_nothing()
+        assert await well.ask(b"hello\n") == b"hello\n"
+        again = await line.call()
+        assert await again.ask(b"subscribe\n") == b"subscribe\n"
+        line.proxy.mode = Pass()
+        assert await deaf.read(6) == b"lost?\n"

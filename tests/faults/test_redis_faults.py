@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.faults.processes import Zygote
 from tests.faults.redis_faults import FAULTS
 
 SECONDS = {"paused": 2.5, "full of what waits": 1.5}
+RATES = {"full of what waits": 500.0}
 OPEN = {"the last lost with all nodes"}
 """Nobody is left who knows of more than Redis does, unless it is in the store by then: offsets are given out again."""
 SLACK = 4.0
@@ -25,7 +27,8 @@ COMMITTED = Setting("sqlite", "committed", **SHORT)
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in OPEN])
 async def test_nothing_is_lost_without_a_word(zygote: Zygote, tmp_path: Path, name: str) -> None:
-    outcome = await prove(zygote, tmp_path, name, FAULTS[name], QUEUED, seconds=SECONDS.get(name, 0.5), slack=SLACK)
+    setting = replace(QUEUED, rate=RATES.get(name, QUEUED.rate))
+    outcome = await prove(zygote, tmp_path, name, FAULTS[name], setting, seconds=SECONDS.get(name, 0.5), slack=SLACK)
     assert outcome.is_kept, "\n".join(outcome.complaints)
     assert outcome.verdict.counts["acknowledged"] > 100
 

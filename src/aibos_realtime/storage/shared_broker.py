@@ -164,8 +164,9 @@ class SharedBroker:
             seen += await self._stored_beyond(room, end.position)
             await self._clock.sleep(end.doubt)
             end = await self._log.end(room, seen, is_settled=True)
-        if end.position is not None:
-            return end.position
+        return end.position or await self._begin_anew(room, seen)
+
+    async def _begin_anew(self, room: str, seen: Sequence[Position]) -> Position:
         remembered: Sequence[Remembered] = ()
         if self._store is not None and (seen or await self._log.age(self._log.shard(room)) < IDEMPOTENCY_WINDOW):
             remembered = await self._store.recent_ids(room, int((self._clock.now() - IDEMPOTENCY_WINDOW) * 1000))
@@ -310,7 +311,8 @@ class SharedBroker:
                 try:
                     await self._follower.compare()
                     for shard, rooms in self._follower.by_shard(self._told):
-                        await self._defend(rooms, await self._log.heads(shard, rooms))
+                        heads = await self._log.heads(shard, rooms)
+                        await _all(self._defend(room) for room, head in zip(rooms, heads, strict=True) if self._may_lack(room, head))
                 except BackendError:
                     self._is_unsettled = True
                     await self._clock.sleep(RETRY)
@@ -319,12 +321,14 @@ class SharedBroker:
         finally:
             self._settling = None
 
-    async def _defend(self, rooms: Sequence[str], heads: Sequence[Position | None]) -> None:
-        lacking: list[str] = []
-        for room, head in zip(rooms, heads, strict=True):
-            if head is not None and any(head.epoch != seen.epoch or head.offset < seen.offset for seen in self._known(room)):
-                lacking.append(room)
-        await _all(self._begin(room) for room in lacking)
+    async def _defend(self, room: str) -> None:
+        """Begin a room anew if the log lacks some of it; at once, since the others wait only for a while."""
+        seen = self._known(room)
+        if (await self._log.end(room, seen)).position is None:
+            await self._begin_anew(room, seen)
+
+    def _may_lack(self, room: str, head: Position | None) -> bool:
+        return head is not None and any(head.epoch != seen.epoch or head.offset < seen.offset for seen in self._known(room))
 
 
 def _page(epoch: str, rows: list[LoggedEvent], first: int, end: int, more: bool) -> Page:

@@ -69,7 +69,9 @@ class MemoryLog:
         self.intake = MemoryIntake(self)
         self.somebody_waits = asyncio.Event()
         self._max_waiting = max_waiting if has_store else None
-        self._run, self._since, self._era = new_epoch(), clock.monotonic(), ""
+        self._run, self._era = new_epoch(), ""
+        self._since: float | None = None
+        """When the present run was noticed."""
         self._entries = 0
         self._undo: deque[Callable[[], None]] = deque(maxlen=UNDONE)
 
@@ -93,7 +95,7 @@ class MemoryLog:
 
     def restart(self) -> None:
         """The server comes back with all that it had."""
-        self._run, self._since = new_epoch(), self.clock.monotonic()
+        self._run, self._since = new_epoch(), None
         self._undo.clear()
         for node in self.nodes:
             node.lose_connection()
@@ -110,7 +112,7 @@ class MemoryLog:
         self.ids.clear()
         self.waiting = [[] for _ in range(self.shards)]
         self.stored = [""] * self.shards
-        self._since, self._era = self.clock.monotonic(), ""
+        self._since, self._era = None, ""
         self._undo.clear()
 
     def age_by(self, seconds: float) -> None:
@@ -189,6 +191,8 @@ class MemoryLog:
         return head
 
     def age(self) -> float:
+        if self._since is None:
+            self._since = self.clock.monotonic()
         return self.clock.monotonic() - self._since
 
     def end(self, room: str, seen: Sequence[Position], is_settled: bool) -> End:
@@ -203,6 +207,7 @@ class MemoryLog:
         return End(Position(head.epoch, head.offset))
 
     def begin(self, room: str, epoch: str, seen: Sequence[Position], ids: Sequence[Remembered]) -> Position:
+        self.age()
         old = self.head(room)
         if old is not None and old.run == self._run and old.era == self._era and not _lacks(old, seen):
             return Position(old.epoch, old.offset)

@@ -89,6 +89,7 @@ class Nodes:
             Drainer(self.log.intake, self.store, FreeLease(), on_era=self.nodes[0].link.enter_era, clock=self.clock) if self.store else None
         )
         self.published: list[tuple[Node, Draft, asyncio.Future[Receipt]]] = []
+        self.failed_over_at = 0.0
         self._ids = itertools.count(1)
 
     def __getitem__(self, number: int) -> Node:

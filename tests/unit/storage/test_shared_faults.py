@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aibos_realtime import BrokerUnavailable
 from aibos_realtime.testing.clock import settle
+from aibos_realtime.testing.shared_log import SETTLING
 from tests.unit.storage.shared_rig import Nodes
 
 ROOMS = ("lobby", "office")
@@ -64,13 +65,13 @@ def act(nodes: Nodes, chance: random.Random, is_lossless: bool, what: str, where
     elif what == "cut_replies":
         node.link.replies_lost = how
     elif what == "cut_off":
-        node.link.is_cut_off = how
+        node.link.is_cut_off = how and not is_settling(nodes)
     elif what == "down":
         log.is_down = how
     elif what == "restart":
         log.restart()
     elif what == "fail_over":
-        log.fail_over(how)
+        fail_over(nodes, how)
     elif what == "forget_all":
         log.forget_all()
 
@@ -97,13 +98,25 @@ async def run(steps: list[tuple[str, int, str, Any]], seed: int, *, has_store: b
         nodes.check(ROOMS, is_lossless=is_lossless)
 
 
+def fail_over(nodes: Nodes, lost: int) -> None:
+    """What a node saw that is cut off from the log just then, the others cannot know: that is promised to nobody."""
+    for node in nodes.nodes:
+        node.link.is_cut_off = False
+    nodes.failed_over_at = nodes.clock.monotonic()
+    nodes.log.fail_over(lost)
+
+
+def is_settling(nodes: Nodes) -> bool:
+    return nodes.log.is_down or nodes.clock.monotonic() - nodes.failed_over_at < 2 * SETTLING
+
+
 async def fork(nodes: Nodes, chance: random.Random, where: int, room: str, lost: int) -> None:
     """What one node published is lost, and another one, which has not heard of that, publishes at once."""
     nodes[where + 1].link.is_deaf = True
     for _ in range(lost):
         nodes.publish(where, room)
     await settle(chance.choice([1, 5, 25]))
-    nodes.log.fail_over(lost)
+    fail_over(nodes, lost)
     for _ in range(chance.choice([1, lost, lost + 5])):
         nodes.publish(where + 1, room)
     await nodes.clock.advance(chance.choice([0.0, 0.3, 1.2, 3.0]))
