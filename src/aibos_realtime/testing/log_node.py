@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_DELAY, NEXT_DELAY = 0.05, 0.25
-"""Seconds until a lost connection is tried again for the first time, and after that."""
+"""Seconds until a lost connection is tried again for the first time, unless `away` says otherwise, and after that."""
 
 
 class LogNode:
@@ -40,6 +40,8 @@ class LogNode:
         """The seconds after which each copy of the next message arrives: none is a loss. None: one copy, at once."""
         self.turns: Callable[[], int] = lambda: 1
         """How many turns of the loop a call takes to the log, and its reply back."""
+        self.away = FIRST_DELAY
+        """Seconds for which a lost connection stays away, at least."""
         self.reconnects = 0
         self._log = log
         self._listener: Listener | None = None
@@ -152,7 +154,7 @@ class LogNode:
             self._heard.clear()
             assert self._listener is not None
             self._listener.interrupted()
-            self._log.clock.call_later(FIRST_DELAY, self._come_back, self._connection)
+            self._log.clock.call_later(self.away, self._come_back, self._connection)
 
     def _come_back(self, connection: int) -> None:
         if connection != self._connection or self._is_up:

@@ -40,6 +40,8 @@ class LogHead(Struct):
     until: float
     events: list[LoggedEvent]
     log_until: float = 0.0
+    is_lacking: bool = False
+    """A node was found to have seen more."""
 
 
 class Known(Struct, frozen=True):
@@ -197,7 +199,10 @@ class MemoryLog:
 
     def end(self, room: str, seen: Sequence[Position], is_settled: bool) -> End:
         head = self.head(room)
-        if head is None or _lacks(head, seen) or head.era != self._era:
+        if head is None or head.era != self._era:
+            return End()
+        if _lacks(head, seen):
+            head.is_lacking = True
             return End()
         if head.run != self._run:
             left = max(0.0, SETTLING - self.age())
@@ -299,4 +304,4 @@ class MemoryIntake:
 
 
 def _lacks(head: LogHead, seen: Sequence[Position]) -> bool:
-    return any(one.epoch not in head.before and (head.epoch != one.epoch or head.offset < one.offset) for one in seen)
+    return head.is_lacking or any(one.epoch not in head.before and (head.epoch != one.epoch or head.offset < one.offset) for one in seen)

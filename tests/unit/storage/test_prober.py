@@ -26,8 +26,11 @@ class Log:
         self.reconnects = 0
         self.prober: Any = None
         self.meanwhile: Any = lambda: None
+        self.hangs = False
 
     async def probe(self, shard: int, token: str) -> bool:
+        if self.hangs:
+            await asyncio.Event().wait()
         await asyncio.sleep(0)
         if shard in self.down:
             raise BrokerUnavailable()
@@ -111,6 +114,12 @@ async def test_probes_that_were_not_taken_or_are_known_to_be_lost_say_nothing(be
         bench.log.silent = set()
         bench.prober.forget()
     assert bench.log.reconnects == 0
+
+
+async def test_stopping_while_a_probe_is_on_its_way_leaves_nothing(bench: Bench) -> None:
+    """What the fixture looks for."""
+    bench.log.hangs = True
+    await bench.clock.advance(1.1)
 
 
 async def test_how_long_a_probe_takes_is_known(bench: Bench) -> None:

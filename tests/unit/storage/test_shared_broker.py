@@ -47,8 +47,8 @@ async def test_what_is_published_at_one_moment_goes_together_in_the_order_of_the
     monkeypatch.setattr(nodes[0].link, "append", counting)
     await nodes.publish_all(1)
     sizes.clear()
-    positions = await nodes.publish_all(1200)
-    assert [position.offset for position in positions] == list(range(2, 1202)) and sizes == [500, 500, 200]
+    positions = await nodes.publish_all(300)
+    assert [position.offset for position in positions] == list(range(2, 302)) and sizes == [128, 128, 44]
 
 
 async def test_nodes_that_begin_a_room_at_once_agree_on_its_epoch(nodes: Nodes) -> None:
@@ -160,6 +160,7 @@ async def test_an_id_outlives_the_loss_of_the_log_where_the_store_has_it(stored:
 
 
 async def test_a_room_that_begins_where_nothing_was_lost_for_long_does_not_ask_the_store(stored: Nodes) -> None:
+    await stored.publish_all(1, 0, "office")
     await stored.clock.advance(301)
     assert stored.store is not None
     stored.store.is_down = True
@@ -193,6 +194,22 @@ async def test_what_a_fail_over_lost_is_no_position_of_anything_else(nodes: Node
     assert receipt.result().position == Position(nodes.log.heads["lobby"].epoch, 1) and receipt.result().position.epoch != lost.epoch  # type: ignore[union-attr]
 
 
+async def test_who_saw_more_is_believed_at_once_also_where_the_store_is_away(stored: Nodes) -> None:
+    """The ids of the last minutes have to come from the store first; meanwhile nobody goes on in the old epoch."""
+    positions = await stored.publish_all(2)
+    assert stored.store is not None
+    stored.log.fail_over(1)
+    stored.store.is_down = True
+    await stored.clock.advance(10)
+    receipt = stored.publish(1)
+    await stored.clock.advance(3)
+    assert isinstance(failure(receipt), StoreUnavailable)
+    stored.store.is_down = False
+    await stored.clock.advance(1)
+    (position,) = await stored.publish_all(1, 1)
+    assert position.epoch != positions[0].epoch
+
+
 async def test_a_start_that_lost_nothing_goes_on_where_it_was(nodes: Nodes) -> None:
     await nodes[0].watch("lobby")
     positions = await nodes.publish_all(5)
@@ -215,6 +232,23 @@ async def test_a_reply_that_comes_after_a_fail_over_is_said_in_time_too(nodes: N
     await settle(600)
     assert late.result().position == Position(known.epoch, 2)
     receipt = nodes.publish(1)
+    await nodes.clock.advance(2)
+    assert receipt.result().position != late.result().position
+
+
+async def test_what_one_room_waits_for_holds_up_no_other_in_saying_what_was_seen(nodes: Nodes) -> None:
+    await nodes.publish_all(1, 0, "office")
+    await nodes[0].link.enter_era("e2")
+    await nodes.publish_all(1, 1, "office")  # in an epoch of which the first node has not heard
+    (known,) = await nodes.publish_all(1)
+    nodes[0].link.turns = lambda: 60
+    late = nodes.publish(0)
+    await settle(80)
+    nodes[0].link.turns = lambda: 10
+    nodes.log.fail_over(1)
+    receipt = nodes.publish(1)
+    await settle(100)
+    assert late.result().position == Position(known.epoch, 2) and not receipt.done()
     await nodes.clock.advance(2)
     assert receipt.result().position != late.result().position
 
@@ -263,6 +297,23 @@ async def test_how_far_the_store_is_is_asked_for_where_nobody_says_so(stored: No
     committed = stored.publish(ack="committed")
     await stored.clock.advance(1.1)
     assert committed.done() and committed.exception() is None
+
+
+async def test_after_a_fail_over_lower_entries_are_not_taken_for_stored(stored: Nodes) -> None:
+    """The clock of the server that took over is behind."""
+    committed = stored.publish(ack="committed")
+    await stored.clock.advance(1)
+    assert committed.done() and stored.store is not None
+    stored.store.gate.clear()
+    stored.log.fail_over(0)
+    stored.clock.jump(-3600)
+    await stored.clock.advance(3)
+    receipt = stored.publish(ack="committed")
+    await stored.clock.advance(1)
+    assert not receipt.done()
+    stored.store.gate.set()
+    await stored.clock.advance(1)
+    assert receipt.result().position is not None
 
 
 async def test_without_a_store_committed_is_queued(nodes: Nodes) -> None:
@@ -385,6 +436,18 @@ async def test_no_outage_is_taken_for_deafness(nodes: Nodes) -> None:
         await nodes.clock.advance(12)
     assert [node.link.reconnects for node in nodes.nodes] == [0, 0]
     assert all(node.broker.is_available for node in nodes.nodes)
+
+
+@pytest.mark.parametrize("away", [4.2, 4.6, 5.0, 5.4, 5.8])
+async def test_a_connection_that_comes_back_late_is_not_taken_for_deaf(nodes: Nodes, away: float) -> None:
+    for start in (0.0, 0.5):
+        await nodes.clock.advance(start)
+        nodes[0].link.away = away
+        nodes[0].link.lose_connection()
+        await nodes.clock.advance(away + 0.05)
+        assert nodes[0].broker.is_available
+        await nodes.clock.advance(10)
+    assert nodes[0].broker._interruptions == 2, "those that were meant"
 
 
 async def test_availability_follows_the_log(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:

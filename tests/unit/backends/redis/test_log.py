@@ -75,9 +75,16 @@ async def test_a_log_that_lacks_what_was_seen_takes_nothing(bench: Bench) -> Non
     await bench.fill(5)
     for seen in ([Position("e1", 6)], [Position("e0", 1)], [Position("e1", 5), Position("e2", 1)]):
         assert statuses(await bench.append(draft(), seen=seen)) == ["begin"]
-        assert await bench.log.end("lobby", seen) == End()
     for seen in ([], [Position("e1", 5)], [Position("e1", 2)]):
         assert statuses(await bench.append(draft(), seen=seen)) == ["appended"]
+
+
+async def test_what_one_node_has_seen_more_of_no_node_goes_on_with(bench: Bench) -> None:
+    await bench.fill(5)
+    assert await bench.log.end("lobby", [Position("e1", 6)]) == End()
+    assert statuses(await bench.append(draft())) == ["begin"] and await bench.log.end("lobby", ()) == End()
+    assert await bench.log.begin("lobby", "e2", (), ()) == Position("e2", 0)
+    assert statuses(await bench.append(draft())) == ["appended"] and await bench.log.end("lobby", ()) == End(Position("e2", 1))
 
 
 async def test_a_room_keeps_so_many_events_for_so_long_and_its_end_much_longer(bench: Bench) -> None:
@@ -148,9 +155,9 @@ async def test_a_new_epoch_knows_those_before_it(bench: Bench) -> None:
         assert await bench.log.end("lobby", seen) == End(Position(f"e{number}", 0))
         await bench.append(draft())
     assert await bench.log.end("lobby", [Position("e4", 9)]) == End(Position("e11", 1))
-    assert await bench.log.end("lobby", [Position("e2", 9)]) == End(), "not for ever"
     assert await bench.log.begin("lobby", "e12", [Position("e11", 1)], ()) == Position("e11", 1), "there is nothing to begin"
     assert await bench.log.heads(0, ["lobby", "nowhere"]) == [Position("e11", 1), None]
+    assert await bench.log.end("lobby", [Position("e2", 9)]) == End(), "they are not known for ever"
 
 
 async def test_of_two_that_begin_at_once_one_does(bench: Bench) -> None:
@@ -366,6 +373,34 @@ async def test_foreign_keys_are_counted(stored: Bench) -> None:
     assert await stored.log.end("lobby", ()) == End() and stored.metrics.foreign_records == 3
 
 
+HEADS: list[dict[str, Any]] = [
+    {"epoch": "e1"},
+    {"offset": "3"},
+    *({"epoch": epoch, "offset": "3"} for epoch in ("e 1", "e1\0", "", "e" * 65, "é", "e1\r\n")),
+    *({"epoch": "e1", "offset": offset} for offset in ("nan", "inf", "-1", "1.5", "1e5", "0x10", "", " 3", "9" * 16, str(2**63))),
+]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=range(len(HEADS)))
+async def test_a_head_that_makes_no_sense_is_none(bench: Bench, head: dict[str, Any]) -> None:
+    await bench.fill(3)
+    await bench.command("HDEL", bench.key("head"), "epoch", "offset")
+    await bench.command("HSET", bench.key("head"), *(word for pair in head.items() for word in pair))
+    assert statuses(await bench.append(draft())) == ["begin"]
+    assert await bench.log.heads(0, ["lobby"]) == [None] and await bench.log.end("lobby", ()) == End()
+    assert (await bench.log.read_after("lobby", Position("e1", 0), 10)).head is None
+    assert await bench.log.begin("lobby", "e2", (), ()) == Position("e2", 0)
+    assert (await bench.append(draft()))[0].position == Position("e2", 1)
+
+
+@pytest.mark.parametrize("ms", ["", "nan", "inf", "1e30", "9" * 15, "-1", "x"])
+async def test_a_time_that_makes_no_sense_is_none(bench: Bench, ms: str) -> None:
+    await bench.fill(1)
+    await bench.command("HSET", bench.key("head"), "ms", ms)
+    assert statuses(await bench.append(draft())) == ["appended"]
+    assert [event.timestamp for event in (await bench.log.read_after("lobby", Position("e1", 1), 10)).events] == [NOW]
+
+
 RECORD = records.encode(draft())
 ENTRIES: list[list[Any]] = [
     ["x", "y"],
@@ -382,6 +417,7 @@ ENTRIES: list[list[Any]] = [
     ["r", b'{"e":1,"d":1,"i":"x"}', "t", "1"],
     ["r", b'{"e":"a","d":1,"i":"x","a":{"users":5}}', "t", "1"],
     ["r", b'{"e":"\xed\xa0\x80","d":1,"i":"x"}', "t", "1"],
+    ["r", b'{"e":"a","d":"\xff","i":"x"}', "t", "1"],
     ["r", b"[" * 100_000, "t", "1"],
     ["r", b'{"e":"a","d":"' + b"x" * 10_000_000 + b'","i":"x"}', "t", "1"],
 ]

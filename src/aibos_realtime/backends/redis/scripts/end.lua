@@ -6,7 +6,11 @@ local state, head = enter_run(KEYS[1]), read_head(KEYS[2])
 if not head then
     return {'lost', call('EXISTS', KEYS[2])}
 end
-if lacks(head, ARGV[1]) or head.era ~= state.era then
+if lacks(head, ARGV[1]) then
+    call('HSET', KEYS[2], 'lacking', 1) -- nobody goes on here, however long a new epoch takes to begin
+    return {'lost', 0}
+end
+if head.era ~= state.era then
     return {'lost', 0}
 end
 if not is_sound(KEYS[3], head) then

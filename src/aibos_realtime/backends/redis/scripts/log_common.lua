@@ -31,10 +31,10 @@ local function enter_run(key)
     return {run = run, age = math.max(0, now - state.since), era = state.era}
 end
 
--- Where a room ends, or nothing where that cannot be read: {epoch, offset, time of the last event, epochs before this one, and in which run and
--- which era it was found to hold}
+-- Where a room ends, or nothing where that cannot be read: {epoch, offset, time of the last event, epochs before this one, in which run and which
+-- era it was found to hold, and whether it was found to lack something}
 local function read_head(key)
-    local found = try('HMGET', key, 'epoch', 'offset', 'ms', 'before', 'run', 'era')
+    local found = try('HMGET', key, 'epoch', 'offset', 'ms', 'before', 'run', 'era', 'lacking')
     if found.err then
         return nil
     end
@@ -44,12 +44,15 @@ local function read_head(key)
     end
     return {
         epoch = epoch, offset = tonumber(offset), ms = #ms < 15 and string.find(ms, '^%d+$') and tonumber(ms) or 0,
-        before = #before < 1000 and before or ' ', run = found[5], era = found[6] or '',
+        before = #before < 1000 and before or ' ', run = found[5], era = found[6] or '', is_lacking = found[7],
     }
 end
 
 -- Whether a head lacks something that a node has seen: "epoch offset", and so on. Who has not heard of the present epoch yet knows one before it.
 local function lacks(head, seen)
+    if head.is_lacking then
+        return true
+    end
     for epoch, offset in string.gmatch(seen, '(%S+) (%d+)') do
         local is_past = string.find(head.before, ' ' .. epoch .. ' ', 1, true)
         if not is_past and (head.epoch ~= epoch or head.offset < tonumber(offset)) then
