@@ -116,7 +116,7 @@ async def test_no_server_of_a_cluster_is_an_error() -> None:
 async def test_a_server_that_is_no_cluster_is_an_error() -> None:
     with running_redis(port=str(find_ports(1)[0])) as server:
         client = Client(read_url(f"redis+cluster://127.0.0.1:{server.port}"))
-        with pytest.raises(BrokerUnavailable, match="Redis refused a command"):
+        with pytest.raises(BrokerUnavailable, match="is no cluster"):
             await client.open()
 
 
