@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .auth.authentication import AuthenticationOptions
+from .auth.operators import HttpOptions
 from .auth.origin import CorsOptions
 from .backends.base import Ack
 from .backends.redis.options import RedisOptions
@@ -115,6 +116,7 @@ class RealtimeConfig(Options):
     persistence: PersistenceOptions = Field(default_factory=PersistenceOptions)
     queue: MessageQueueOptions = Field(default_factory=lambda: MessageQueueOptions())
     scaling: ScalingOptions = Field(default_factory=ScalingOptions)
+    http: HttpOptions = Field(default_factory=HttpOptions)
     tls: TlsOptions | None = None
     trusted_proxies: list[str] = Field(default_factory=list)
 
@@ -176,6 +178,8 @@ VARIABLES = {
     "ENABLE_SCALING": "scaling.enabled",
     "INSTANCE_ID": "scaling.instance_id",
     "INSTANCE_URL": "scaling.instance_url",
+    "REALTIME_OPERATOR_ROLES": "http.operator_roles",
+    "REALTIME_API_KEYS": "http.api_keys",
 }
 """Environment variable → option."""
 

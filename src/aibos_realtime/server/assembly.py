@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from ..audit import Audit
 from ..auth.authentication import WebSocketAuth
 from ..auth.origin import OriginPolicy
 from ..backends.base import Broker
@@ -71,6 +72,9 @@ class Parts:
     metrics: Metrics
     tls: ssl.SSLContext | None
     node: str
+    instance_url: str | None
+    proxies: TrustedProxies
+    audit: Audit
 
 
 def assemble(
@@ -120,6 +124,8 @@ def assemble(
         deflate_threshold=config.compression.threshold, metrics=metrics, clock=clock,
     )  # fmt: skip
     origins = OriginPolicy(config.cors)
+    proxies = TrustedProxies(config.trusted_proxies)
+    audit = Audit(clock)
 
     def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes) -> None:
         inflater = Inflater() if arrival.deflate is not None else None
@@ -129,7 +135,7 @@ def assemble(
         transport.take_over(early, limits.outbox_soft_bytes)
 
     handshake = Handshake(
-        paths=WEBSOCKET_PATHS, origins=origins, auth=auth, pool=pool, limits=limits, proxies=TrustedProxies(config.trusted_proxies),
+        paths=WEBSOCKET_PATHS, origins=origins, auth=auth, pool=pool, limits=limits, proxies=proxies,
         offers_deflate=config.compression.enabled, metrics=metrics, clock=clock, welcome=welcome,
     )  # fmt: skip
     sockets.handshake = handshake
@@ -137,13 +143,12 @@ def assemble(
     if scaling is not None:
         scaling.describe(pool=pool, rooms=rooms, handshake=handshake)
     manager = scaling.manager if scaling else ScalingManager(instances=[config.scaling.instance_url] if config.scaling.instance_url else [])
-    proxies = TrustedProxies(config.trusted_proxies)
     instances = InstancesRoute(manager, auth=auth, proxies=proxies, penalty=handshake.penalty, clock=clock)
     availability = Availability(broker=broker, sockets=sockets, handshake=handshake, clock=clock) if scaling else None
     bus = scaling.bus if scaling else LocalBus()
     return Parts(
         auth, authorization, broker, storage, scaling, bus, manager, instances, availability, rooms, pool, router, callbacks, sending, fanout,
-        built_ins, sockets, handshake, origins, metrics, _tls(config), node
+        built_ins, sockets, handshake, origins, metrics, _tls(config), node, config.scaling.instance_url, proxies, audit
     )  # fmt: skip
 
 

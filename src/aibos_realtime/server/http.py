@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,23 +25,37 @@ class Reply(Struct, frozen=True):
 Route = Callable[[Scope], Awaitable[Reply]]
 """Answers a GET on one path. Raises nothing that a request could cause."""
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 
 class HttpApp:
     """`/health`: the process lives. `/ready`, `/status`: it takes connections; 503 while it starts, drains, or misses what it depends on.
 
-    `status()` gives (ready, word). `routes`: further paths.
+    `status()` gives (ready, word). `routes`: further paths. `apps`: ASGI apps by their path, or by how their paths begin, with a slash at its end.
     """
 
-    def __init__(self, *, status: Status, websocket_paths: Sequence[str], origins: OriginPolicy, routes: Mapping[str, Route] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        status: Status,
+        websocket_paths: Sequence[str],
+        origins: OriginPolicy,
+        routes: Mapping[str, Route] | None = None,
+        apps: Mapping[str, App] | None = None,
+    ) -> None:
         self._status = status
         self._websocket_paths = frozenset(websocket_paths)
         self._origins = origins
         self._routes = dict(routes or {})
+        self._apps = dict(apps or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
         method = str(scope["method"])
         headers = self._cors(scope)
+        if method != "OPTIONS" and path not in self._routes and (app := self._app_of(path)) is not None:
+            await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, _adding(send, headers))
+            return
         if method not in ("GET", "HEAD"):
             if method == "OPTIONS":
                 await _answer(send, 204, None, headers)
@@ -63,6 +78,11 @@ class HttpApp:
         else:
             await _answer(send, 404, problem("not_found", "There is nothing on this path."), headers, method)
 
+    def _app_of(self, path: str) -> App | None:
+        if (app := self._apps.get(path)) is not None:
+            return app
+        return next((app for prefix, app in self._apps.items() if prefix.endswith("/") and path.startswith(prefix)), None)
+
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         fields = dict(scope["headers"])
         origin, host = fields.get(b"origin"), fields.get(b"host")
@@ -72,6 +92,17 @@ class HttpApp:
             scope.get("scheme") == "https",
             preflight=scope["method"] == "OPTIONS",
         )
+
+
+def _adding(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
+    """`send`, with further headers on the answer."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message.get("headers", ()), *headers]}
+        await send(message)
+
+    return sending
 
 
 def problem(code: str, message: str, *, retryable: bool = False) -> dict[str, object]:

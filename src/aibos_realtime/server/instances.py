@@ -56,14 +56,9 @@ class InstancesRoute:
         try:
             await self._auth.identify(token)
         except AuthenticationError:
-            if seconds := self._penalty(self._address(scope)):
+            if seconds := self._penalty(self._proxies.address_of(scope)):
                 await self._clock.sleep(seconds)
             raise
-
-    def _address(self, scope: Scope) -> str:
-        client = scope.get("client")
-        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        return self._proxies.client_address(client[0] if client else "", ", ".join(forwarded))
 
     async def _read(self) -> list[InstanceReport]:
         async with self._reading:

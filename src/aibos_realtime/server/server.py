@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Never, Self, TypeVar, overload
 
 from ..auth.authentication import AuthenticationOptions, WebSocketAuth
+from ..auth.operators import HttpOptions
 from ..auth.origin import CorsOptions
 from ..backends.base import Broker
 from ..clock import SYSTEM_CLOCK, Clock
@@ -32,6 +33,7 @@ from .assembly import WEBSOCKET_PATHS, assemble
 from .http import HttpApp
 from .instances import INSTANCES_PATH
 from .loop import new_event_loop, rare_garbage_collection, run_until_signalled
+from .operation import Operation
 from .people import People
 from .port import Port
 from .sockets import Sockets
@@ -69,6 +71,7 @@ class RealtimeServer:
         persistence: MessagePersistence | PersistenceOptions | Group | None = None,
         queue: MessageQueue | MessageQueueOptions | Group | None = None,
         scaling: ScalingOptions | Group | None = None,
+        http: HttpOptions | Group | None = None,
         tls: ssl.SSLContext | TlsOptions | Group | None = None,
         trusted_proxies: list[str] | None = None,
         broker: Broker | None = None,
@@ -85,7 +88,7 @@ class RealtimeServer:
         groups = {
             "cors": cors, "authentication": authentication, "authorization": authorization, "rooms": rooms, "connections": connections,
             "heartbeat": heartbeat, "limits": limits, "compression": compression, "persistence": persistence, "queue": queue, "scaling": scaling,
-            "tls": tls, "trusted_proxies": trusted_proxies,
+            "http": http, "tls": tls, "trusted_proxies": trusted_proxies,
         }  # fmt: skip
         given = {name: value for name, value in groups.items() if value is not None}
         self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given, **unknown})
@@ -108,10 +111,15 @@ class RealtimeServer:
         self._shares_port = False
         self._stopped = asyncio.Event()
         self.scaling = parts.scaling_manager
-        routes = {INSTANCES_PATH: parts.instances_route}
-        self._http = HttpApp(status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes=routes)
         self._app: Any = None
         self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth, bus=parts.bus)
+        self._operation = Operation(
+            parts, self.config.http, broadcaster=self.broadcaster, people=self._people, state=lambda: self._status()[1], clock=clock
+        )
+        self._http = HttpApp(
+            status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes={INSTANCES_PATH: parts.instances_route},
+            apps=self._operation.apps(),
+        )  # fmt: skip
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:
@@ -215,6 +223,7 @@ class RealtimeServer:
             await self._close(0.0)
             raise
         self._parts.sockets.start()
+        self._operation.figures.start()
         if self._parts.availability is not None:
             self._parts.availability.start()
         self._parts.handshake.is_open = True
@@ -260,6 +269,7 @@ class RealtimeServer:
                 if self._port is not None:
                     parts.push_async_callback(self._port.close, patience)
                 parts.push_async_callback(self._parts.sockets.stop, patience)
+                parts.callback(self._operation.figures.stop)
         finally:
             self._port = None
             self._state = "stopped"

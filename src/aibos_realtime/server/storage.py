@@ -107,6 +107,11 @@ class Storage:
         await scaling.agree(await self.persistence.database.write(identity))
         await scaling.log.enter_era(era)
 
+    @property
+    def waiting(self) -> int | None:
+        """Events that wait for the database; None where they are acknowledged only once it has them."""
+        return None
+
     async def start(self) -> None:
         """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
         try:

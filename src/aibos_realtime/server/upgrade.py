@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import ConfigurationError, ProtocolError
 from ..protocol.messages import BEARER, SUBPROTOCOL, SUBPROTOCOL_MSGPACK
+from ..transport.asgi import Scope
 from ..transport.http import Refusal, UpgradeRequest
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -122,6 +123,12 @@ class TrustedProxies:
                 break
             address = hop
         return address
+
+    def address_of(self, scope: Scope) -> str:
+        """The client's address of an HTTP request."""
+        client = scope.get("client")
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return self.client_address(client[0] if client else "", ", ".join(forwarded))
 
     def is_secure(self, peer: str, is_secure: bool, forwarded_proto: str) -> bool:
         """Whether the client came over TLS, as a trusted proxy tells, or as we see."""

@@ -70,6 +70,11 @@ class SharedBroker:
     def is_available(self) -> bool:
         return self._is_open and self.prober.is_answered and (not self._is_interrupted or self._log.is_connected)
 
+    @property
+    def probe_lag(self) -> float:
+        """Seconds that the last probe of the log which came back was on its way."""
+        return self.prober.lag
+
     async def start(self) -> None:
         """Connect. Raises `ConfigurationError`, `BrokerUnavailable`."""
         if self._is_open:
