@@ -198,16 +198,18 @@ class _Room:
     # One subscriber.
 
     def _judge_order(self, view: _View) -> None:
-        seen: set[str] = set()
+        seen: dict[str, Place] = {}
         places: set[Place] = set()
         last: Rank = (float("-inf"), 0)
         newest: dict[str, int] = {}
         for record in view.delivered:
             place = (record.epoch, record.offset)
-            if record.id in seen or place in places:
+            if record.id in seen and place not in places and self.may_lack(seen[record.id]):
+                self.verdict.counts["given again"] += 1  # where it was first is gone, and it was published again; a client that is new cannot know it
+            elif record.id in seen or place in places:
                 self._add("duplicate", f"{record.id} at {_show(place)}, to {view.client}")
                 continue
-            seen.add(record.id)
+            seen[record.id] = place
             places.add(place)
             if self._rank(place) < last:
                 self._add("inversion", f"{record.id} at {_show(place)}, to {view.client}")

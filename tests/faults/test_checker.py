@@ -130,6 +130,11 @@ def test_published_again_since_the_first_place_is_gone() -> None:
     records: list[Record] = [*first, *sent(1, epoch="e2")]
     assert check(History(records, may_announce=True, may_lack=lost_with_redis)).is_clean
     assert check(History(records, may_announce=True)).faults == {"silent gap": 1, "moved": 1}
+    records += [read(1, epoch="e2")]
+    verdict = check(History(records, may_announce=True, may_lack=lost_with_redis))
+    assert verdict.is_clean and verdict.counts["given again"] == 1, str(verdict)
+    records += [read(1, epoch="e2")]
+    assert check(History(records, may_announce=True, may_lack=lost_with_redis)).faults == {"duplicate": 1}
 
 
 def test_an_unacknowledged_event_that_others_read_is_a_silent_gap_and_not_lost() -> None:
