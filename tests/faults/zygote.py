@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 PRELOADED = (
     "aibos_realtime.server.server", "aibos_realtime.storage.persistence", "aibos_realtime.storage.broker", "aibos_realtime.backends.sql.database",
     "aibos_realtime.backends.sql.schema", "aibos_realtime.backends.sql.events", "sqlalchemy", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.sqlite",
-    "sqlalchemy.dialects.postgresql.asyncpg", "asyncpg", "alembic", "uvloop",
+    "sqlalchemy.dialects.postgresql.asyncpg", "asyncpg", "alembic", "uvloop", "fastapi", "starlette.staticfiles",
     "aibos_realtime.backends.sql.queue_rows", "aibos_realtime.backends.redis.queue", "redis.asyncio", "tests.faults.worker_program",
 )  # fmt: skip
 """What programs import sooner or later. What is missing here costs time, and nothing else."""

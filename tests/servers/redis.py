@@ -37,7 +37,7 @@ class RedisServer:
         self.path = folder / "socket"
         self.settings = {
             "port": "0", "bind": "127.0.0.1", "unixsocket": str(self.path), "unixsocketperm": "700", "dir": str(folder), "save": "",
-            "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "enable-debug-command": "yes",
+            "appendonly": "yes", "appendfsync": "no", "maxmemory-policy": "noeviction", "enable-debug-command": "yes",
         } | settings  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 

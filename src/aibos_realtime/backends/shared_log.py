@@ -29,12 +29,14 @@ class Appended(Struct, frozen=True):
 
     appended: it has its position. again: this id has one already; `is_same`: it was for the same event and data. begin: the room has no epoch, or the
     log may have lost some of it: `end`, and perhaps `begin`, come first. full: too much waits for the store. `entry`: its place in what waits for the
-    store; "" for none. refused: it is too large with its audience, or nothing that can be kept.
+    store; "" for none; `life`: of the memory in which it has that place, for after a loss of memory other events may stand there. refused: it is too
+    large with its audience, or nothing that can be kept.
     """
 
     status: Literal["appended", "again", "begin", "full", "refused"]
     position: Position | None = None
     entry: str = ""
+    life: str = ""
     is_same: bool = True
 
 
@@ -88,8 +90,8 @@ class Listener(Protocol):
 
     def heard_probe(self, shard: int, token: str) -> None: ...
 
-    def heard_committed(self, shard: int, entry: str) -> None:
-        """The store has everything up to this entry."""
+    def heard_committed(self, shard: int, life: str, entry: str) -> None:
+        """The store has everything up to this entry of this life."""
 
     def followed(self, rooms: Sequence[str]) -> None:
         """From here on these rooms are heard: what came before may not have been. Told again after every interruption."""
@@ -150,8 +152,8 @@ class SharedLog(Protocol):
     async def probe(self, shard: int, token: str) -> bool:
         """Send something to oneself, to be heard as `heard_probe`. False: it is known already that it will not be."""
 
-    async def committed(self, shard: int) -> str:
-        """The last entry that the store is known to have; "" for none."""
+    async def committed(self, shard: int) -> tuple[str, str]:
+        """The present life, and the last of its entries that the store is known to have; "" for none."""
 
     def reconnect(self) -> None:
         """Hear everything anew: it was found that something is not heard."""

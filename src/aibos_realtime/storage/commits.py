@@ -19,46 +19,51 @@ LENGTH = 40
 """Characters of an entry, at most."""
 
 Entry = tuple[int, int]
+Line = tuple[int, str]
+"""(shard, life)"""
 
 
 class Commits:
-    """Per shard the receipts that wait, by their entry in what waits for the store."""
+    """Per shard and life of its memory the receipts that wait, by their entry in what waits for the store.
+
+    A life that has ended tells no more: whether the store has what came last in it nobody knows, and who waits for that is told so in time.
+    """
 
     def __init__(self, log: SharedLog, *, clock: Clock) -> None:
         self._log = log
         self._clock = clock
-        self._waiting: dict[int, list[tuple[Entry, int, float, asyncio.Future[Receipt], Receipt]]] = {}
-        self._reached: dict[int, Entry] = {}
+        self._waiting: dict[Line, list[tuple[Entry, int, float, asyncio.Future[Receipt], Receipt]]] = {}
+        self._reached: dict[int, tuple[str, Entry]] = {}
         self._numbers = count()
         self._timer: Timer | None = None
         self._looking: asyncio.Task[None] | None = None
 
-    def wait(self, shard: int, entry: str, receipt: asyncio.Future[Receipt], done: Receipt) -> None:
+    def wait(self, shard: int, life: str, entry: str, receipt: asyncio.Future[Receipt], done: Receipt) -> None:
         """Answer `receipt` with `done` once the store has this entry; after 2 seconds with `StoreUnavailable`."""
         place = read_entry(entry)
-        if place <= self._reached.get(shard, (0, 0)):
+        if place <= self._reach(shard, life):
             receipt.set_result(done)
             return
         until = self._clock.monotonic() + PATIENCE
-        heappush(self._waiting.setdefault(shard, []), (place, next(self._numbers), until, receipt, done))
+        heappush(self._waiting.setdefault((shard, life), []), (place, next(self._numbers), until, receipt, done))
         if self._timer is None:
             self._timer = self._clock.call_later(LOOK_EVERY, self._look)
 
-    def reached(self, shard: int, entry: str) -> None:
+    def reached(self, shard: int, life: str, entry: str) -> None:
         """The store has everything up to here."""
         place = read_entry(entry)
-        if place <= self._reached.get(shard, (0, 0)):
+        if not life or place <= self._reach(shard, life):
             return
-        self._reached[shard] = place
-        waiting = self._waiting.get(shard, [])
+        self._reached[shard] = (life, place)
+        waiting = self._waiting.get((shard, life), [])
         while waiting and waiting[0][0] <= place:
             _, _, _, receipt, done = heappop(waiting)
             if not receipt.done():
                 receipt.set_result(done)
 
-    def forget(self) -> None:
-        """Another server may have taken over, whose entries begin lower: how far the store is has to be told anew."""
-        self._reached.clear()
+    def _reach(self, shard: int, life: str) -> Entry:
+        known, place = self._reached.get(shard, ("", (0, 0)))
+        return place if known == life else (0, 0)
 
     async def stop(self) -> None:
         """Nobody is told any more."""
@@ -77,14 +82,14 @@ class Commits:
     def _look(self) -> None:
         self._timer = None
         now = self._clock.monotonic()
-        for shard, waiting in list(self._waiting.items()):
+        for line, waiting in list(self._waiting.items()):
             for _, _, until, receipt, _ in waiting:
                 if until <= now:
                     _give_up(receipt)
             waiting[:] = [one for one in waiting if not one[3].done()]
             heapify(waiting)
             if not waiting:
-                del self._waiting[shard]
+                del self._waiting[line]
         if self._waiting:
             self._timer = self._clock.call_later(LOOK_EVERY, self._look)
             if self._looking is None:
@@ -92,9 +97,8 @@ class Commits:
 
     async def _ask(self) -> None:
         try:
-            for shard in list(self._waiting):
-                if entry := await self._log.committed(shard):
-                    self.reached(shard, entry)
+            for shard in {shard for shard, _ in self._waiting}:
+                self.reached(shard, *await self._log.committed(shard))
         except BackendError:
             pass
         finally:

@@ -72,8 +72,8 @@ class SharedBroker:
 
     @property
     def probe_lag(self) -> float:
-        """Seconds that the last probe of the log which came back was on its way."""
-        return self.prober.lag
+        """Seconds that the last probe of the log which came back was on its way; or longer, for as long as one does not come back."""
+        return self.prober.delay
 
     async def start(self) -> None:
         """Connect. Raises `ConfigurationError`, `BrokerUnavailable`."""
@@ -154,7 +154,7 @@ class SharedBroker:
         else:
             done = Receipt(draft.id, draft.room, position, duplicate=outcome.status == "again")
             if outcome.entry and self._store is not None and (draft.ack or self._ack) == "committed":
-                self._commits.wait(shard, outcome.entry, receipt, done)
+                self._commits.wait(shard, outcome.life, outcome.entry, receipt, done)
             else:
                 receipt.set_result(done)
 
@@ -284,8 +284,8 @@ class SharedBroker:
     def heard_probe(self, shard: int, token: str) -> None:
         self.prober.heard(shard, token)
 
-    def heard_committed(self, shard: int, entry: str) -> None:
-        self._commits.reached(shard, entry)
+    def heard_committed(self, shard: int, life: str, entry: str) -> None:
+        self._commits.reached(shard, life, entry)
 
     def followed(self, rooms: Sequence[str]) -> None:
         if self._is_interrupted and self._log.is_connected:
@@ -298,7 +298,6 @@ class SharedBroker:
         self._is_interrupted = True
         self._interruptions += 1
         self.prober.forget()
-        self._commits.forget()
         self._settle()
 
     # — after a start of the log, or a fail-over —

@@ -100,8 +100,8 @@ class LogNode:
     async def read_before(self, room: str, before: int | None, limit: int) -> Stretch:
         return await self._call(partial(self._log.read_before, room, before, limit))
 
-    async def committed(self, shard: int) -> str:
-        return await self._call(lambda: self._log.stored[shard])
+    async def committed(self, shard: int) -> tuple[str, str]:
+        return await self._call(lambda: (self._log.life, self._log.stored[shard]))
 
     async def probe(self, shard: int, token: str) -> bool:
         def send() -> bool:
@@ -201,9 +201,9 @@ class LogNode:
         if room in self._heard:
             self._tell(partial(self._listener.heard_notice, room, payload))
 
-    def tell_committed(self, shard: int, entry: str) -> None:
+    def tell_committed(self, shard: int, life: str, entry: str) -> None:
         assert self._listener is not None
-        self._tell(partial(self._listener.heard_committed, shard, entry))
+        self._tell(partial(self._listener.heard_committed, shard, life, entry))
 
     def _hear_probe(self, shard: int, token: str) -> None:
         assert self._listener is not None

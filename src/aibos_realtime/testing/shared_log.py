@@ -75,6 +75,7 @@ class MemoryLog:
         self._since: float | None = None
         """When the present run was noticed."""
         self._entries = 0
+        self._flushes = 0
         self._undo: deque[Callable[[], None]] = deque(maxlen=UNDONE)
 
     def node(self, name: str) -> LogNode:
@@ -82,6 +83,11 @@ class MemoryLog:
         node = LogNode(self, name)
         self.nodes.append(node)
         return node
+
+    @property
+    def life(self) -> str:
+        """Of its memory."""
+        return f"{self._run}:{self._flushes}"
 
     def shard(self, room: str) -> int:
         return crc32(room.encode()) % self.shards
@@ -115,6 +121,7 @@ class MemoryLog:
         self.waiting = [[] for _ in range(self.shards)]
         self.stored = [""] * self.shards
         self._since, self._era = None, ""
+        self._flushes += 1
         self._undo.clear()
 
     def age_by(self, seconds: float) -> None:
@@ -137,7 +144,7 @@ class MemoryLog:
         known = self.ids.get(key)
         if draft.keyed and known is not None and known.until > now:
             is_same = known.content[0] == draft.event and known.content[1] in (draft.data, None)
-            return Appended("again", known.position, known.entry, is_same)
+            return Appended("again", known.position, known.entry, self.life, is_same)
         head = self.head(room)
         if head is None or head.run != self._run or head.era != self._era or _lacks(head, event.seen):
             return Appended("begin")
@@ -166,7 +173,7 @@ class MemoryLog:
         self._undo.append(undo)
         for node in self.nodes:
             node.tell_event(logged)
-        return Appended("appended", Position(head.epoch, head.offset), entry)
+        return Appended("appended", Position(head.epoch, head.offset), entry, self.life)
 
     def _wait_for_store(self, line: list[IntakeEntry], event: LoggedEvent, keep: bool) -> str:
         self._entries += 1
@@ -290,7 +297,11 @@ class MemoryIntake:
         self._log.waiting[shard] = line[count:]
         self._log.stored[shard] = up_to
         for node in self._log.nodes:
-            node.tell_committed(shard, up_to)
+            node.tell_committed(shard, self._log.life, up_to)
+
+    async def count(self) -> int:
+        await self._log.answer()
+        return sum(map(len, self._log.waiting))
 
     async def wait(self, timeout: float) -> None:
         waiting = [asyncio.ensure_future(self._log.clock.sleep(timeout)), asyncio.ensure_future(self._log.somebody_waits.wait())]

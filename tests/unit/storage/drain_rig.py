@@ -68,6 +68,12 @@ class MemoryIntake:
         if self.loses_drops:
             raise BrokerUnavailable()
 
+    async def count(self) -> int:
+        await asyncio.sleep(0)
+        for shard in range(self.shards):
+            self._check(shard)
+        return self.left
+
     async def wait(self, timeout: float) -> None:
         asked = asyncio.ensure_future(self._is_asked.wait())
         slept = asyncio.ensure_future(self._clock.sleep(timeout))

@@ -11,8 +11,9 @@ from aibos_realtime import Position, StoreUnavailable
 from aibos_realtime.backends.base import Receipt
 from aibos_realtime.errors import BrokerUnavailable
 from aibos_realtime.storage.commits import Commits, read_entry
-from aibos_realtime.testing.clock import ManualClock, settle
+from aibos_realtime.testing.clock import ManualClock
 
+LIFE = "run:1"
 DONE = Receipt("id", "lobby", Position("e", 1))
 
 
@@ -24,12 +25,12 @@ class Log:
         self.is_down = False
         self.asked = 0
 
-    async def committed(self, shard: int) -> str:
+    async def committed(self, shard: int) -> tuple[str, str]:
         self.asked += 1
         await asyncio.sleep(0)
         if self.is_down:
             raise BrokerUnavailable()
-        return self.stored
+        return LIFE, self.stored
 
 
 def make() -> tuple[Commits, Log, ManualClock]:
@@ -38,9 +39,9 @@ def make() -> tuple[Commits, Log, ManualClock]:
     return Commits(log, clock=clock), log, clock
 
 
-def wait(commits: Commits, entry: str, shard: int = 0) -> asyncio.Future[Receipt]:
+def wait(commits: Commits, entry: str, shard: int = 0, life: str = LIFE) -> asyncio.Future[Receipt]:
     receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-    commits.wait(shard, entry, receipt, DONE)
+    commits.wait(shard, life, entry, receipt, DONE)
     return receipt
 
 
@@ -57,9 +58,9 @@ async def test_everybody_up_to_an_entry_is_answered_and_nobody_beyond() -> None:
     receipts = [wait(commits, entry) for entry in ("100-2", "99-7", "100-10", "9-1")]
     other = wait(commits, "1-1", shard=1)
     receipts[1].cancel()
-    commits.reached(0, "100-2")
+    commits.reached(0, LIFE, "100-2")
     assert [receipt.done() for receipt in receipts] == [True, True, False, True] and not other.done()
-    commits.reached(0, "50-0")
+    commits.reached(0, LIFE, "50-0")
     assert wait(commits, "100-1").done(), "that is known already"
     await commits.stop()
     assert isinstance(receipts[2].exception(), StoreUnavailable) and isinstance(other.exception(), StoreUnavailable)
@@ -85,14 +86,21 @@ async def test_it_is_asked_for_every_quarter_second_and_given_up_after_two() -> 
     await commits.stop()
 
 
-async def test_after_a_fail_over_what_was_reached_says_nothing() -> None:
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_how_far_the_store_is_in_another_life_says_nothing(is_told: bool) -> None:
+    """Redis was emptied: its new entries have higher ids than those that are gone, and once the store had the new ones, publishers of the lost ones
+    were told that theirs was committed.
+    """
     commits, log, clock = make()
-    commits.reached(0, "100-0")
-    commits.forget()
-    receipt = wait(commits, "50-0")
-    await settle()
-    assert not receipt.done()
-    log.stored = "50-0"
-    await clock.advance(0.5)
-    assert receipt.done() and receipt.result() == DONE
+    lost = wait(commits, "50-0", life="run:0")
+    here = wait(commits, "60-0")
+    if is_told:
+        commits.reached(0, LIFE, "100-0")
+    else:
+        log.stored = "100-0"
+        await clock.advance(0.25)
+    assert here.done() and not lost.done()
+    assert not wait(commits, "70-0", life="run:0").done(), "nor is it known"
+    await clock.advance(2)
+    assert isinstance(lost.exception(), StoreUnavailable)
     await commits.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -157,6 +158,7 @@ class TestShards:
         await node.drainer.stop()
 
     async def test_one_that_does_not_answer_costs_itself(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
         bench = Bench(shards=4)
         bench.intake.away = {1, 2}
         for shard in range(4):
@@ -171,6 +173,7 @@ class TestShards:
             "what waits for the store cannot be read",
             "what waits for the store can be read again",
         ]
+        assert caplog.records[-1].levelno == logging.INFO, "good news is none to wake anybody for"
         assert node.drainer.failures >= 8 and bench.metrics.commit_failures == 0
         await node.drainer.stop()
 
@@ -478,3 +481,27 @@ class TestStopping:
         stopping.cancel()
         await asyncio.wait([stopping], timeout=5)
         assert stopping.cancelled() and bench.holder.name == ""
+
+
+class TestWhatWaits:
+    async def test_the_node_that_drains_counts_what_the_store_does_not_take(self, bench: Bench) -> None:
+        node, other = await bench.start(), await bench.start()
+        bench.store.is_down = True
+        bench.publish(700)
+        await bench.clock.advance(2.0)
+        assert (node.drainer.waiting, other.drainer.waiting) == (700, None)
+        assert node.drainer.oldest_age > 0
+        bench.store.is_down = False
+        await bench.clock.advance(10.0)
+        assert (node.drainer.waiting, other.drainer.waiting, bench.intake.left) == (0, None, 0)
+        assert len(bench.metrics.commit_times) == bench.metrics.commits > 0
+
+    async def test_a_log_that_does_not_answer_leaves_it_unknown_and_the_rest_goes_on(self, bench: Bench) -> None:
+        node = await bench.start()
+        seen: list[int | None] = []
+        for is_away in (False, True, False):
+            bench.intake.away = {0} if is_away else set()
+            bench.publish(5)
+            await bench.clock.advance(3.0)
+            seen.append(node.drainer.waiting)
+        assert seen == [0, None, 0] and bench.intake.left == 0

@@ -129,12 +129,13 @@ async def test_what_is_heard_while_a_gap_is_read_comes_after_it(nodes: Nodes, mo
 # — what is lost —
 
 
-async def test_what_was_trimmed_away_is_told_before_anything_later(nodes: Nodes) -> None:
+async def test_what_was_trimmed_away_is_told_before_anything_later(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     nodes[1].link.fate = lambda: []
     await nodes.publish_all(20, history_size=5)
     nodes[1].link.fate = None
     (last,) = await nodes.publish_all(1, history_size=5)
     assert nodes[1].watcher.told["lobby"][1:] == [last] and nodes[1].metrics.gaps_lost == 1
+    assert "continuity of the room lobby was lost" in caplog.text
     await nodes.publish_all(1)
     assert offsets(nodes, 1) == [22]
 

@@ -137,3 +137,15 @@ async def test_a_fault_in_probing_is_logged_and_got_over(bench: Bench, caplog: p
     bench.log.meanwhile = lambda: None
     await bench.clock.advance(1.1)
     assert "failed in itself" in caplog.text and bench.prober.is_answered
+
+
+async def test_a_probe_that_does_not_come_back_counts_for_as_long_as_it_is_away(bench: Bench) -> None:
+    await bench.prober.probe()
+    assert bench.prober.delay == 0.0
+    bench.log.silent.add(1)
+    await bench.prober.probe()
+    await bench.clock.advance(3.0)
+    assert bench.prober.lag == 0.0 and bench.prober.delay == pytest.approx(3.0)
+    bench.log.silent.clear()
+    bench.prober.forget()
+    assert bench.prober.delay == 0.0

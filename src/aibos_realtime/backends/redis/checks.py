@@ -11,6 +11,9 @@ logger = logging.getLogger("aibos_realtime.redis")
 
 OLDEST = (7, 0)
 
+_warned: set[str] = set()
+"""The servers that were warned of in this process, however many connections it opens."""
+
 
 def read_info(reply: bytes) -> dict[str, str]:
     """The fields of an INFO."""
@@ -24,7 +27,7 @@ def check_server(info: Mapping[str, object], shown: str) -> None:
     policy = info.get("maxmemory_policy")
     if policy not in (None, "noeviction"):
         raise ConfigurationError(f"redis: maxmemory-policy is {policy} at {shown}, which deletes messages when memory is short; needed is noeviction")
-    if str(info.get("aof_enabled")) == "0":
+    if str(info.get("aof_enabled")) == "0" and _is_first(f"appendonly {shown}"):
         logger.warning("Redis at %s keeps no append-only file (appendonly no): what it holds is lost when it restarts", shown)
 
 
@@ -37,6 +40,13 @@ def check_version(version: str, shown: str) -> None:
 
 def warn_unchecked(shown: str) -> None:
     """For a server whose INFO this user may not read."""
-    logger.warning(
-        "Redis at %s does not let this user run INFO: whether it keeps what it is given (maxmemory-policy, appendonly) is not checked", shown
-    )
+    if _is_first(f"unchecked {shown}"):
+        logger.warning(
+            "Redis at %s does not let this user run INFO: whether it keeps what it is given (maxmemory-policy, appendonly) is not checked", shown
+        )
+
+
+def _is_first(warning: str) -> bool:
+    is_first = warning not in _warned
+    _warned.add(warning)
+    return is_first

@@ -31,8 +31,13 @@ class RedisIntake:
     async def drop(self, shard: int, up_to: str) -> None:
         """See the port. Where Redis has restarted or failed over since the reading, nothing goes: it is read, stored and dropped once more."""
         layout = self._log.layout
-        keys = [layout.of_shard(shard, "intake"), layout.of_shard(shard, "stored")]
+        keys = [layout.of_shard(shard, name) for name in ("intake", "stored", "state")]
         await self._log.client.run(_DROP, keys, (self._runs.get(shard, b""), up_to, layout.of_shard(shard, "committed")))
+
+    async def count(self) -> int:
+        client, layout = self._log.client, self._log.layout
+        lengths = await asyncio.gather(*(client.command("XLEN", layout.of_shard(shard, "intake")) for shard in range(self.shards)))
+        return sum(map(int, lengths))
 
     async def wait(self, timeout: float) -> None:
         self._log.hear_wanted()

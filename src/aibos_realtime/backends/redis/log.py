@@ -7,7 +7,7 @@ Every write is one script, and is sent once. `docs/explanation/nodes.md` describ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ _BEGIN = load_script("begin", "log_common")
 _HEADS = load_script("heads", "log_common")
 _READ = load_script("read", "log_common")
 _AGE = load_script("age", "log_common")
+_COMMITTED = load_script("committed", "log_common")
 _TELL = load_script("tell")
 
 
@@ -117,10 +118,10 @@ class RedisLog:
                 layout.of_room(room, "room"), room, record, timestamp, "" if draft.ephemeral else max(0, draft.history_size),
                 int(min(max(0.0, draft.history_ttl), HEAD_LIFE) * 1000), digest, 1 if draft.persist else 0, _seen(seen),
             )  # fmt: skip
-        foreign, *replies = await self.client.run(_APPEND, keys, words)
+        foreign, life, *replies = await self.client.run(_APPEND, keys, words)
         self._foreign.note("a key of the log", foreign)
         outcomes = iter(replies)
-        return [Appended("refused") if digest is None else _outcome(next(outcomes), digest) for digest in digests]
+        return [Appended("refused") if digest is None else _outcome(next(outcomes), digest, life.decode()) for digest in digests]
 
     async def age(self, shard: int) -> float:
         return cast(int, await self.client.run(_AGE, [self.layout.of_shard(shard, "state")], ())) / 1000
@@ -184,9 +185,9 @@ class RedisLog:
         layout = self.layout
         return [layout.of_shard(layout.shard(room), "state"), layout.of_room(room, "head"), layout.of_room(room, "log")]
 
-    async def committed(self, shard: int) -> str:
-        found = await self.client.command("GET", self.layout.of_shard(shard, "stored"))
-        return found.decode("latin-1") if found else ""
+    async def committed(self, shard: int) -> tuple[str, str]:
+        life, entry = await self.client.run(_COMMITTED, [self.layout.of_shard(shard, name) for name in ("stored", "state")], ())
+        return life.decode("latin-1"), entry.decode("latin-1")
 
     # — hearing —
 
@@ -236,8 +237,12 @@ class RedisLog:
             if own[0] == "waker":
                 self.wanted.set()
                 return
-            tell: Callable[[int, str], None] = listener.heard_probe if own[0] == "probe" else listener.heard_committed
-            tell(own[1], message.decode("latin-1"))
+            text = message.decode("latin-1")
+            if own[0] == "probe":
+                listener.heard_probe(own[1], text)
+            else:
+                life, _, entry = text.partition(" ")
+                listener.heard_committed(own[1], life, entry)
             return
         room = self.layout.room_of(channel)
         if kind == records.EVENT:
@@ -263,13 +268,13 @@ class RedisLog:
             self._listener.interrupted()
 
 
-def _outcome(reply: list[Any], digest: str) -> Appended:
+def _outcome(reply: list[Any], digest: str, life: str) -> Appended:
     status, *rest = reply
     if status == b"appended":
-        return Appended("appended", _position(rest), rest[2].decode())
+        return Appended("appended", _position(rest), rest[2].decode(), life)
     if status == b"again":
         epoch, offset, entry, first = rest[0].decode().split(" ")
-        return Appended("again", Position(epoch, int(offset)), entry, is_same=first in (digest, "-"))
+        return Appended("again", Position(epoch, int(offset)), entry, life, is_same=first in (digest, "-"))
     return Appended("begin" if status == b"begin" else "full")
 
 

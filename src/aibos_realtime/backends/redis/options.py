@@ -7,9 +7,16 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from ...errors import ConfigurationError
+from ...errors import BrokerUnavailable, ConfigurationError, RealtimeError
 from ...options import Options
 from .urls import Address, read_url
+
+
+def placed(error: BrokerUnavailable | ConfigurationError, path: str, options: RedisOptions) -> RealtimeError:
+    """The same error of a `Client` for those who start a server: with the dotted `path` of its options, and the address without user and password."""
+    if isinstance(error, ConfigurationError):
+        return ConfigurationError(path + str(error).removeprefix("redis"))
+    return BrokerUnavailable(f"{path}.url: {error} ({options.address.shown})")
 
 
 class RedisOptions(Options):

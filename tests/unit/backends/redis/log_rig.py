@@ -57,7 +57,7 @@ class Ears:
         self.probes.append((shard, token))
         self._news.set()
 
-    def heard_committed(self, shard: int, entry: str) -> None:
+    def heard_committed(self, shard: int, life: str, entry: str) -> None:
         self.commits.append((shard, entry))
         self._news.set()
 

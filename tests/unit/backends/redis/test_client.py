@@ -10,7 +10,7 @@ import pytest
 
 from aibos_realtime import BrokerUnavailable, ConfigurationError
 from aibos_realtime.backends.redis import client as module
-from aibos_realtime.backends.redis.checks import check_server
+from aibos_realtime.backends.redis.checks import check_server, warn_unchecked
 from aibos_realtime.backends.redis.client import Client
 from aibos_realtime.backends.redis.script import Script
 from aibos_realtime.backends.redis.urls import read_url
@@ -56,6 +56,13 @@ def test_a_server_that_keeps_no_file_is_warned_of(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
     check_server({"redis_version": "7.2.4", "valkey_version": "8.1.0", "maxmemory_policy": "noeviction", "aof_enabled": 0}, "redis://h:1/0")
     assert "keeps no append-only file" in caplog.text
+
+
+def test_a_warning_is_given_once_however_many_connections_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    for shown in ("redis://one:1/0", "redis://two:1/0", "redis://one:1/0"):
+        check_server({"redis_version": "7.2.4", "aof_enabled": "0"}, shown)
+        warn_unchecked(shown)
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["redis://one:1/0"] * 2 + ["redis://two:1/0"] * 2
 
 
 async def test_a_server_that_deletes_when_memory_is_short_is_refused() -> None:

@@ -56,10 +56,12 @@ async def test_what_is_meant_goes_out_of_every_room_and_the_rest_stays(bench: Be
 
 async def test_settling_waits_for_what_the_store_does_not_have(bench: Bench) -> None:
     await bench.publish("lobby", "ann", 3)
+    assert await bench.intake.count() == 3
     settling = asyncio.ensure_future(bench.erasure.settle())
     shard = bench.log.shard("lobby")
     entries = await bench.intake.read(shard, None, 10)
     await bench.intake.drop(shard, entries[1].id)
+    assert await bench.intake.count() == 1
     assert len(await bench.intake.read(shard, None, 10)) == 1 and not settling.done()  # asked for after it: it has seen what waits
     await bench.publish("lobby", "bob", 1)
     await bench.intake.drop(shard, entries[2].id)

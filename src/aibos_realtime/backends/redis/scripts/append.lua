@@ -3,12 +3,13 @@
 -- ARGV: how much may wait for the store ('' : there is none), seconds for which ids are known, seconds for which heads are, the channel on which
 --   somebody waits for the store ('' : nobody); for each event: channel, room, record, time, kept events ('' : ephemeral), ms for which they are
 --   kept, digest of its content ('' : its id is nobody's choice), 1 or 0 (whether its payload goes to the store), what was seen.
--- Reply: how many things were found that are none of ours, and for each event {'appended', epoch, offset, entry} | {'again', what is known} |
+-- Reply: how many things were found that are none of ours, the life of the shard, and for each event {'appended', epoch, offset, entry} | {'again', what is known} |
 --   {'begin'} | {'full'}.
 local intake, state = KEYS[1], KEYS[2]
 local limit, window, life, waker = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
-local run, era = read_run(), read_state(state).era
-local replies = {0}
+local present = enter_run(state)
+local run, era = present.run, present.era
+local replies = {0, present.life}
 
 local function note_foreign(key)
     call('DEL', key)
@@ -99,7 +100,7 @@ local function append(n)
 end
 
 for n = 1, (#KEYS - 2) / 3 do
-    replies[n + 1] = append(n)
+    replies[n + 2] = append(n)
 end
 if waker ~= '' then
     call('SPUBLISH', waker, 'w')

@@ -16,7 +16,12 @@ local function read_state(key)
     return {run = found[1], since = tonumber(found[2] or nil), era = found[3] or ''}
 end
 
--- The same for this run, whose beginning is noted: {run, age in ms, era}
+-- One memory of the shard, as long as it lost nothing: after a restart, a fail-over or a flush what was written before may be gone. '' : not known.
+local function life_of(state)
+    return state.run and state.since and string.format('%s:%d', state.run, state.since) or ''
+end
+
+-- The same for this run, whose beginning is noted: {run, age in ms, era, life}
 local function enter_run(key)
     local clock = call('TIME')
     local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -28,7 +33,8 @@ local function enter_run(key)
         call('HSET', key, 'run', run, 'since', string.format('%d', now))
         state.since = now
     end
-    return {run = run, age = math.max(0, now - state.since), era = state.era}
+    state.run = run
+    return {run = run, age = math.max(0, now - state.since), era = state.era, life = life_of(state)}
 end
 
 -- Where a room ends, or nothing where that cannot be read: {epoch, offset, time of the last event, epochs before this one, in which run and which
