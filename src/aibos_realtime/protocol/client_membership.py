@@ -176,13 +176,18 @@ class Membership:
             room.place(room.announced)
             self._notices.append(Resynced(room.name, room.position, last))
 
+    def is_known(self, join: Request) -> bool:
+        """Whether the room of a join was joined before."""
+        room = self.rooms.get(join.room or "")
+        return room is not None and room.is_known
+
     def abandon_join(self, request: Request, now: float) -> None:
         """Nobody waits for this join any more. A first one that was sent may yet succeed, so leave again."""
         name = request.room or ""
         room = self.rooms.get(name)
-        if room is None or room.is_known or any(one.kind == "join" and one.room == name for one in self._ledger):
-            return
         self.rejoining.discard(request.ref)
+        if room is None or any(one.kind == "join" and one.room == name for one in self._ledger):
+            return
         if self._is_connected and request.is_sent:
             self.leave(name, now)
         else:
@@ -190,8 +195,7 @@ class Membership:
 
     def expire_join(self, request: Request, error: RealtimeError, now: float) -> None:
         """A join got no answer in time."""
-        room = self.rooms.get(request.room or "")
-        if room is not None and room.is_known:
+        if self.is_known(request):
             self.refuse_join(request, error, now)
         else:
             self.abandon_join(request, now)

@@ -2,7 +2,8 @@
 
 Requests go out in the order in which they were made. What waited (the backlog) goes out `WINDOW` at a time, so that a long outage does
 not end in
-refusals for sending too fast; one that is refused for that alone waits for its turn again. Reads no clock: `now` is given (seconds,
+refusals for sending too fast; one that is refused for that alone waits for its turn again, and from then on the server's delay lies between
+the messages. Reads no clock: `now` is given (seconds,
 monotonic).
 """
 
@@ -55,7 +56,7 @@ class RequestLedger:
         self._outgoing: deque[Request | dict[str, Any]] = deque()
         self._under_way: set[int] = set()
         self._window = WINDOW
-        self._paused_until = 0.0
+        self._paused_until = self._pace = 0.0
         self._deadlines: list[tuple[float, int]] = []
         self.is_flowing = False
         """Whether what is asked goes out at once. False: it waits."""
@@ -134,7 +135,7 @@ class RequestLedger:
             if not request.is_sent:
                 self._drop(request)
             if not self._backlog and not self._under_way:
-                self._window = WINDOW
+                self._window, self._pace = WINDOW, 0.0
         return request
 
     def put_back(self, request: Request, delay: float, now: float) -> bool:
@@ -149,6 +150,7 @@ class RequestLedger:
         self._under_way.discard(request.ref)
         self._backlog = deque(sorted((*self._backlog, request), key=lambda one: one.ref))
         self._window = 1
+        self._pace = max(self._pace, delay)
         self._paused_until = max(self._paused_until, now + delay)
         self.remind(self._paused_until)
         return True
@@ -173,7 +175,7 @@ class RequestLedger:
             request.is_backlog = True
         self._outgoing.clear()
         self._under_way.clear()
-        self._window, self._paused_until, self.is_flowing = WINDOW, 0.0, False
+        self._window, self._paused_until, self._pace, self.is_flowing = WINDOW, 0.0, 0.0, False
         return over
 
     def give_up(self) -> list[Request]:
@@ -225,3 +227,6 @@ class RequestLedger:
             request = self._backlog.popleft()
             self._under_way.add(request.ref)
             self._outgoing.append(request)
+            if self._pace:
+                self._paused_until = now + self._pace
+                self.remind(self._paused_until)

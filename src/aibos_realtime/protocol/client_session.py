@@ -101,9 +101,14 @@ class ClientSession:
             self._ledger.tell(to_frame("ack", data, ref=ref))
 
     def forget(self, ref: int, now: float) -> None:
-        """Nobody waits for this answer any more. What was not sent will not be; a first join is taken back."""
-        request = self._ledger.close(ref)
-        if request is not None and request.kind == "join":
+        """Nobody waits for this answer any more. What was not sent will not be; a first join is taken back.
+
+        The join of a room that is joined already may be what brings it up to date: it goes on.
+        """
+        request = self._ledger.get(ref)
+        if request is not None and request.kind == "join" and self._membership.is_known(request):
+            return
+        if request is not None and self._ledger.close(ref) and request.kind == "join":
             self._membership.abandon_join(request, now)
             self._check_flow()
 

@@ -241,6 +241,27 @@ def test_one_of_two_joins_may_be_forgotten() -> None:
     assert one.session.joined == ["r"]
 
 
+def test_the_join_of_a_room_that_is_joined_goes_on_when_nobody_waits_for_it() -> None:
+    """It may be what brings the room up to date after a loss. Forgotten, it left the room joining, and every message waiting, until the next loss."""
+    one = talk()
+    ref = one.session.join("r", 0.0)
+    one.written()
+    one.joined(ref, 5)
+    one.notices()
+    one.session.lose(LOST)
+    again = one.session.join("r", 0.0)
+    one.connect()
+    one.session.publish("tick", DATA, "r", "a", 0.0)
+    assert one.frame()["ref"] == again
+    one.session.forget(again, 0.0)
+    assert one.written() == []
+    one.joined(again, 7, recovered=True)
+    one.answer(again)
+    one.event(6)
+    assert one.frame()["id"] == "a", "nothing waits any more"
+    assert one.offsets() == [6]
+
+
 def test_a_first_join_without_an_answer_times_out_and_is_taken_back() -> None:
     one = talk()
     ref = one.session.join("r", 0.0)

@@ -150,6 +150,27 @@ def test_a_message_of_the_backlog_that_came_too_fast_waits_for_its_turn() -> Non
     assert taken(ledger, now=99.0) == [made[2].ref]
 
 
+def test_from_the_first_refusal_on_the_delay_lies_between_the_messages_of_the_backlog() -> None:
+    """Only the refused one waited, and the next went out with its acknowledgement: every second one was refused, and after 50 the server hung up."""
+    ledger = RequestLedger()
+    made = [add(ledger) for _ in range(20)]
+    ledger.is_flowing = True
+    sent = taken(ledger)
+    for request in made[:16]:
+        ledger.close(request.ref)
+    assert ledger.put_back(made[15], 0.5, now=1.0) and sent == [request.ref for request in made[:16]]
+    seen: list[tuple[float, int]] = []
+    now = 1.0
+    while len(seen) < 5:
+        now += 0.125
+        for ref in taken(ledger, now=now):
+            seen.append((now, ref))
+            ledger.close(ref)
+    assert seen == [(1.5 + 0.5 * number, made[15 + number].ref) for number in range(5)]
+    fresh = add(ledger)
+    assert taken(ledger, now=now) == [fresh.ref], "once the backlog is gone nothing waits"
+
+
 def test_it_does_not_wait_for_ever() -> None:
     ledger = RequestLedger()
     request = add(ledger)

@@ -192,6 +192,9 @@ def test_too_fast_a_backlog_slows_down_and_keeps_its_order() -> None:
     one.session.tick(0.5)
     assert one.frame()["id"] == "id_1"
     one.get("ack", None, ref=refs[1])
+    assert one.written() == []
+    one.now = 1.0
+    one.session.tick(1.0)
     assert one.frame()["id"] == "id_2"
 
 
