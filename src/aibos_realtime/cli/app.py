@@ -15,16 +15,20 @@ import typer
 
 from ..errors import RealtimeError
 from .check import check
+from .connections import connections
 from .database import database
 from .exits import EXIT_CODES, ExitCode, Failure, exit_code_of
+from .history import history
 from .listen import listen
 from .nodes import nodes
 from .output import ReaderGone, complain, out
 from .program import NAME
 from .publish import publish
 from .queue import queue
+from .rooms import rooms
 from .serve import serve
 from .token import token
+from .top import top
 
 app = typer.Typer(
     name=NAME,
@@ -34,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for command in (serve, token, publish, listen, nodes, check, database, queue):
+for command in (serve, token, publish, listen, history, rooms, connections, top, nodes, check, database, queue):
     app.command(epilog=EXIT_CODES)(command)
 
 
@@ -50,7 +54,7 @@ def _show_version(wanted: bool) -> None:
 def realtime(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
-    """Realtime for multi-tenant SaaS: run a server, mint tokens, publish and listen.
+    """Realtime for multi-tenant SaaS: run a server, mint tokens, publish and listen, and look after it.
 
     \b
     aibos-realtime serve --demo      to try it out

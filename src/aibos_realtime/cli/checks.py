@@ -16,15 +16,16 @@ from typing import Literal
 
 from ..auth.authentication import WebSocketAuth
 from ..backends.redis.client import Client
-from ..backends.redis.options import RedisOptions
+from ..backends.redis.options import RedisOptions, placed
 from ..backends.sql.database import Database
 from ..backends.sql.options import DatabaseOptions
 from ..clock import SYSTEM_CLOCK
 from ..config import VARIABLES, RealtimeConfig
-from ..errors import ConfigurationError, RealtimeError
+from ..errors import BrokerUnavailable, ConfigurationError, RealtimeError
 from ..server.assembly import assemble
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from .target import show_duration
+from .values import show
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -32,7 +33,7 @@ RESERVED_DESCRIPTORS = 24
 """Descriptors that a server needs besides its connections: standard streams, event loop, listening sockets, files."""
 CERTIFICATE_WARNING = 14 * 86_400.0
 
-_KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN")
+_KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN", "REALTIME_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,10 @@ def check_queue(options: MessageQueueOptions) -> Finding:
 
     try:
         asyncio.run(connect())
+    except (BrokerUnavailable, ConfigurationError) as error:
+        return Finding("queue", "failed", str(error if options.redis is None else placed(error, "queue.redis", options.redis)))
     except RealtimeError as error:
-        return Finding("queue", "failed", str(error))
+        return Finding("queue", "failed", f"queue.url: {error} ({show(options.url)})")
     return Finding("queue", "ok", "the queue's store answers")
 
 
@@ -160,10 +163,11 @@ def check_nodes(config: RealtimeConfig) -> Finding:
         await client.close()
 
     assert config.nodes_redis is not None
+    group = "scaling" if config.scaling.redis is not None else "queue"
     try:
         asyncio.run(connect(config.nodes_redis))
-    except RealtimeError as error:
-        return Finding("nodes", "failed", f"scaling.{error}" if isinstance(error, ConfigurationError) else str(error))
+    except (BrokerUnavailable, ConfigurationError) as error:
+        return Finding("nodes", "failed", str(placed(error, f"{group}.redis", config.nodes_redis)))
     if config.persistence.database.url.startswith("sqlite:"):
         return Finding("nodes", "warning", "Redis answers; all nodes must be on this machine, since they share an SQLite file: else use PostgreSQL")
     if config.scaling.instance_url is None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from ..server.server import RealtimeServer
 from .exits import ExitCode, Failure
-from .folder import DEMO_ROOM, DEMO_TENANT, DEMO_USER, DemoFolder
+from .folder import DEMO_ROOM, DEMO_TENANT, DEMO_USER, OPERATOR, DemoFolder
 from .output import Part, out
 from .program import program
 
 LOOPBACK = "127.0.0.1"
+DEMO_OPERATOR = "operator"
 EXAMPLE = '{"invoiceId": "inv_001", "amount": 1000, "currency": "USD"}'
 
 EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -53,13 +54,17 @@ class Demo:
     def facts(self) -> dict[str, str]:
         """What a user needs to know: addresses, a token of one hour, commands to copy."""
         command, url = program(), self.server.url
+        pages = url.replace("ws", "http", 1)
         return {
             "url": url,
             "token": self.server.auth.issue(user_id=DEMO_USER, tenant_id=DEMO_TENANT, expires_in="1h"),
             "listen": f"{command} listen {DEMO_ROOM}",
             "publish": f"{command} publish {DEMO_ROOM} invoice.created '{EXAMPLE}'",
             "byHand": f'websocat {url} -H="Authorization: Bearer $({command} token --demo)"',
-            "health": f"{url.replace('ws', 'http', 1)}/health",
+            "dashboard": f"{pages}/dashboard/",
+            "operatorToken": self.server.auth.issue(user_id=DEMO_OPERATOR, role=OPERATOR, expires_in="1h"),
+            "watch": f"{command} top",
+            "health": f"{pages}/health",
         }
 
     def print_banner(self) -> None:
@@ -81,7 +86,12 @@ class Demo:
             (),
             ("  ", (facts["publish"], command)),
             (),
+            ("Or look at it in a browser, as an operator (the link lets whoever has it in, for one hour):",),
+            (),
+            ("  ", (f"{facts['dashboard']}#token={facts['operatorToken']}", "cyan")),
+            (),
             (("  earlier  ", label), f"{facts['listen']} --rewind 10"),
+            (("  watch    ", label), f"{facts['watch']}   (rooms, connections, history show more)"),
             (("  by hand  ", label), f"{facts['byHand']}   (or wscat -c)"),
             ("           ", (f'then type {{"event": "join-room", "data": "{DEMO_ROOM}", "ref": 1}}', quiet)),
             (("  health   ", label), facts["health"]),

@@ -17,6 +17,8 @@ MIN_SECRET = 32
 DEMO_USER = "demo"
 DEMO_TENANT = "demo"
 DEMO_ROOM = "tenant_demo"
+OPERATOR = "operator"
+"""The role by which users operate a server, unless `http.operator_roles` says otherwise."""
 
 
 class DemoFolder:
@@ -74,14 +76,14 @@ class DemoFolder:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def issue(self, expires_in: str = "1h") -> str | None:
+    def issue(self, role: str = "user", expires_in: str = "1h") -> str | None:
         """A token for the demo's user, or None where there is no demo."""
         secret = self.secret()
         if secret is None:
             return None
         from ..auth.authentication import WebSocketAuth
 
-        return WebSocketAuth(jwt_secret=secret).issue(user_id=DEMO_USER, tenant_id=DEMO_TENANT, expires_in=expires_in)
+        return WebSocketAuth(jwt_secret=secret).issue(user_id=DEMO_USER, role=role, tenant_id=DEMO_TENANT, expires_in=expires_in)
 
     def _write_secret(self) -> str:
         secret = secrets.token_urlsafe(32)

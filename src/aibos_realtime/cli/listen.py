@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RealtimeError
+from .events import Shown
 from .exits import ExitCode, Failure
-from .output import Part, err, note, out, to_json
+from .output import err, note, out
 from .publish import check_names
 from .target import Target, TokenOption, UrlOption, connect_once, find_target
 
@@ -117,23 +118,8 @@ class Listener:
 
     def _show(self, event: Event) -> None:
         time = event.timestamp
-        if self._as_json:
-            values = {
-                "room": event.room, "event": event.event, "offset": event.offset, "epoch": event.epoch, "id": event.id or None, "data": event.data,
-                "userId": event.user_id, "timestamp": time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None,
-            }  # fmt: skip
-            out.json({name: value for name, value in values.items() if value is not None or name == "data"})
-            return
-        parts: list[Part] = [(f"{time.astimezone():%H:%M:%S}  " if time else "          ", "dim"), (event.room, "cyan")]
-        parts += [
-            (f" {event.offset}  " if event.offset is not None else "  ", "dim"),
-            (event.event, "bold green"),
-            "  ",
-            to_json(event.data),
-        ]
-        if event.user_id is not None:
-            parts.append((f"  {event.user_id}", "dim"))
-        out.line(*parts)
+        shown = Shown(event.room, event.event, event.offset, event.epoch, event.id, event.data, event.user_id, time)
+        out.json(shown.to_json()) if self._as_json else out.line(*shown.parts(f"{time.astimezone():%H:%M:%S}" if time else " " * 8))
 
     async def _tell_resync(self, notice: Resynced) -> None:
         if notice.room not in self._rooms:

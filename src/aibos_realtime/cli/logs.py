@@ -1,19 +1,32 @@
-"""Logging for `serve`: one handler on stderr, as text for people or JSON for programs, and libraries that speak up only when something is wrong."""
+"""Logging for `serve`: one handler on stderr, as text for people or JSON for programs, and libraries that speak up only when something is wrong.
+
+The audit log (`audit`) goes to a place of its own, or nowhere.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
-from .output import err, escape_controls
+from ..audit import logger as audit_logger
+from .exits import ExitCode, Failure
+from .output import err, escape_controls, out
 
 LISTENING = "listening on %s"
 """What the server logs once it listens; on a terminal the command itself has said so."""
 
 _QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio")
+MOST_OF_A_KIND = 10
+"""Lines below ERROR that differ in their values alone, in one second; what is more is counted."""
+_KINDS = 1000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -60,7 +73,44 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in extras(record).items() if name not in line}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        return text if is_encodable(text) else json.dumps(line, default=str)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which no stream takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Flood:
+    """Leaves lines out where somebody outside has us write them by the thousand. Errors are never left out. `monotonic()`: seconds."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._kinds: dict[tuple[str, object], int] = {}
+        self._second = 0.0
+
+    def lines(self, record: logging.LogRecord) -> Iterator[logging.LogRecord]:
+        """What is to be written in place of this record: how many were left out before it, and itself."""
+        now = self._monotonic()
+        if now - self._second >= 1.0:
+            kinds, self._kinds, self._second = self._kinds, {}, now
+            for (name, message), count in kinds.items():
+                if count > MOST_OF_A_KIND:
+                    left_out = "%d more lines were left out, within a second, that begin like this: %s"
+                    values = (count - MOST_OF_A_KIND, str(message)[:60])
+                    yield logging.getLogger(name).makeRecord(name, logging.WARNING, "", 0, left_out, values, None)
+        kind = (record.name, record.msg if isinstance(record.msg, str) else "")
+        if record.levelno >= logging.ERROR or (kind not in self._kinds and len(self._kinds) >= _KINDS):
+            yield record
+            return
+        count = self._kinds[kind] = self._kinds.get(kind, 0) + 1
+        if count <= MOST_OF_A_KIND:
+            yield record
 
 
 class CommandLogs(logging.Handler):
@@ -69,13 +119,33 @@ class CommandLogs(logging.Handler):
     def __init__(self, others: list[logging.Handler]) -> None:
         super().__init__()
         self.others = others
+        self._flood = Flood()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            err.stream.write(f"{self.format(record)}\n")
+            for line in self._flood.lines(record):
+                err.stream.write(f"{self.format(line)}\n")
             err.stream.flush()
         except (OSError, ValueError):
             pass  # stderr is closed: there is nobody left to tell
+
+
+class AuditFile(WatchedFileHandler):
+    """Appends to a file that others than its owner and his group cannot read; after a rotation, to the new one."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o640))
+
+
+class AuditOutput(logging.Handler):
+    """Writes to whatever `sys.stdout` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            out.stream.write(f"{self.format(record)}\n")
+            out.stream.flush()
+        except (OSError, ValueError):
+            pass
 
 
 def set_up_logging(format: LogFormat, level: LogLevel) -> CommandLogs:
@@ -98,3 +168,21 @@ def yield_to_application(handler: CommandLogs) -> None:
     root = logging.getLogger()
     if any(one is not handler and one not in handler.others for one in root.handlers):
         root.removeHandler(handler)
+
+
+def set_up_audit_log(place: str | None) -> None:
+    """Write the audit log, as JSON, to a file or (`-`) to stdout; None: nowhere. A second call replaces the first. Raises `Failure`."""
+    for handler in list(audit_logger.handlers):
+        if isinstance(handler, AuditFile | AuditOutput):
+            audit_logger.removeHandler(handler)
+            handler.close()
+    audit_logger.propagate = place is None
+    audit_logger.setLevel(logging.WARNING if place is None else logging.INFO)
+    if place is None:
+        return
+    try:
+        handler = AuditOutput() if place == "-" else AuditFile(place)
+    except OSError as error:
+        raise Failure(f"--audit-log: {place} cannot be written: {error.strerror}.", ExitCode.USAGE) from None
+    handler.setFormatter(JsonFormatter())
+    audit_logger.addHandler(handler)

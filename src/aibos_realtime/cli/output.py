@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from typing import IO, Any
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,6 +26,26 @@ def escape_controls(text: str) -> str:
 def to_json(value: Any) -> str:
     """One line of JSON that is safe to show."""
     return escape_controls(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")))
+
+
+def show_time(moment: float | str | None) -> str:
+    """A moment, Unix seconds or RFC 3339, in the local time zone: `2025-11-23 12:00:00`. What is none is shown as it is."""
+    if moment is None:
+        return "-"
+    try:
+        time = datetime.fromtimestamp(moment).astimezone() if isinstance(moment, float | int) else datetime.fromisoformat(moment).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return str(moment)
+    return f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def show_bytes(count: float) -> str:
+    """`0 B`, `12 KB`, `3.4 MB`."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 class ReaderGone(Exception):
@@ -76,6 +98,10 @@ class Output:
         for row, plain in zip(rows, texts, strict=True):
             padding = [*(width - len(text) + 2 for width, text in zip(widths, plain, strict=False)), 0]
             self.line(*(part for cell, space in zip(row, padding, strict=True) for part in (cell, " " * space)))
+
+    def facts(self, facts: Mapping[str, Part]) -> None:
+        """Print what is known of one thing: a name and a value a line."""
+        self.columns([[(name, "dim"), value] for name, value in facts.items()])
 
 
 out = Output()

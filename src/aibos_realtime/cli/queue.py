@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from ..errors import BackendError
 from .exits import ExitCode, Failure
-from .output import Part, escape_controls, out
+from .output import Part, err, escape_controls, out
 from .serve import check_file
 from .target import show_duration
 
@@ -27,6 +28,7 @@ class Action(StrEnum):
     STATS = "stats"
     DEAD = "dead"
     REQUEUE = "requeue"
+    PURGE = "purge"
 
 
 def queue(
@@ -40,6 +42,8 @@ def queue(
     ] = None,
     id: Annotated[list[str] | None, typer.Option(help="requeue: only this dead letter. Repeatable.", metavar="ID")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="dead: how many of each queue.")] = 20,
+    dead: Annotated[bool, typer.Option("--dead", help="purge: the dead letters, and not what waits.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="purge: do not ask.")] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of the server.", metavar="FILE")] = None,
     env_file: Annotated[Path | None, typer.Option(help="File of variables.  [default: .env]", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for `dead` with the data of the messages.")] = False,
@@ -50,20 +54,26 @@ def queue(
     stats      messages that wait, are in flight or delayed, dead letters
     dead       dead letters, the latest first, each with the reason
     requeue    send the dead letters of a queue again, all of them or those given by --id
+    purge      remove what waits in a queue for good, or with --dead its dead letters
     """
-    _check_arguments(action, name, id)
+    _check_arguments(action, name, id, dead=dead, yes=yes)
     found, where = _find_queue(redis_url, prefix, database_url, config, env_file, name)
+    if action is Action.PURGE and not yes:
+        _ask(name, where, dead)
     try:
-        shown = asyncio.run(_act(found, action, name, id, limit))
+        shown = asyncio.run(_act(found, action, name, id, limit, dead))
     except BackendError as error:
         raise Failure(f"{error} ({where})", ExitCode.FAILED) from None
+    missing = shown.pop("missing", None)
     if as_json:
         out.json({"store": where, **shown})
-    else:
+    elif missing is None:
         _PRINT[action](shown, where)
+    if missing is not None:
+        raise Failure(f"{missing} in {where}: `queue dead` shows what there is.", ExitCode.FAILED)
 
 
-def _check_arguments(action: Action, name: str | None, ids: list[str] | None) -> None:
+def _check_arguments(action: Action, name: str | None, ids: list[str] | None, *, dead: bool, yes: bool) -> None:
     from ..protocol.limits import is_name
 
     if name is not None and not is_name(name):
@@ -71,8 +81,21 @@ def _check_arguments(action: Action, name: str | None, ids: list[str] | None) ->
         raise Failure(message, ExitCode.NAME)
     if action is Action.REQUEUE and name is None:
         raise Failure("requeue: name the queue whose dead letters are to be sent again: queue requeue NAME.", ExitCode.USAGE)
+    if action is Action.PURGE and name is None:
+        raise Failure("purge: name the queue that is to be emptied: queue purge NAME.", ExitCode.USAGE)
     if ids and action is not Action.REQUEUE:
         raise Failure(f"--id goes with requeue, not with {action}.", ExitCode.USAGE)
+    if (dead or yes) and action is not Action.PURGE:
+        raise Failure(f"{'--dead' if dead else '--yes'} goes with purge, not with {action}.", ExitCode.USAGE)
+
+
+def _ask(name: str | None, where: str, dead: bool) -> None:
+    """Whether it is meant: what is purged is gone. Raises `Failure`."""
+    if not (sys.stdin is not None and sys.stdin.isatty() and err.is_terminal):
+        raise Failure("purge: what is removed is gone for good. Say --yes where nobody can be asked.", ExitCode.USAGE)
+    what = "all dead letters" if dead else "everything that waits"
+    if not typer.confirm(f"Remove {what} in {escape_controls(str(name))} ({escape_controls(where)}) for good?", err=True):
+        raise Failure("Nothing was removed.", ExitCode.FAILED)
 
 
 # — the store —
@@ -123,7 +146,7 @@ def _check_place(url: str) -> None:
 # — what is done —
 
 
-async def _act(queues: MessageQueue, action: Action, name: str | None, ids: list[str] | None, limit: int) -> dict[str, Any]:
+async def _act(queues: MessageQueue, action: Action, name: str | None, ids: list[str] | None, limit: int, dead: bool) -> dict[str, Any]:
     import msgspec
 
     try:
@@ -134,9 +157,19 @@ async def _act(queues: MessageQueue, action: Action, name: str | None, ids: list
             letters = [(one, letter) for one in names for letter in await queues.dead_letters(one, limit=limit)]
             return {"letters": [{"queue": one, **msgspec.to_builtins(letter)} for one, letter in letters]}
         assert name is not None
-        return {"queue": name, "requeued": await queues.requeue(name, ids)}
+        if action is Action.PURGE:
+            return {"queue": name, "purged": await queues.purge(name, dead=dead)}
+        count = await queues.requeue(name, ids)
+        return {"queue": name, "requeued": count, "missing": None if count else await _find_missing(queues, name, ids)}
     finally:
         await queues.stop()
+
+
+async def _find_missing(queues: MessageQueue, name: str, ids: list[str] | None) -> str | None:
+    """What is not there where nothing was sent again; None where there was just nothing to do."""
+    if ids:
+        return f"None of these dead letters of {name} is"
+    return None if name in queues.names or name in await queues.stored_names() else f"Nothing of a queue {name} is"
 
 
 def _print_stats(shown: dict[str, Any], where: str) -> None:
@@ -166,4 +199,8 @@ def _print_requeued(shown: dict[str, Any], where: str) -> None:
     out.line("sent again: ", (str(shown["requeued"]), "bold green"), " of the dead letters of ", (shown["queue"], "cyan"))
 
 
-_PRINT = {Action.STATS: _print_stats, Action.DEAD: _print_dead, Action.REQUEUE: _print_requeued}
+def _print_purged(shown: dict[str, Any], where: str) -> None:
+    out.line("removed: ", (str(shown["purged"]), "bold green"), " from ", (shown["queue"], "cyan"))
+
+
+_PRINT = {Action.STATS: _print_stats, Action.DEAD: _print_dead, Action.REQUEUE: _print_requeued, Action.PURGE: _print_purged}

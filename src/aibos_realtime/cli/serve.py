@@ -14,7 +14,7 @@ import typer
 
 from ..errors import ConfigurationError, RealtimeError
 from .exits import ExitCode, Failure
-from .logs import LISTENING, CommandLogs, LogFormat, LogLevel, set_up_logging, yield_to_application
+from .logs import LISTENING, CommandLogs, LogFormat, LogLevel, set_up_audit_log, set_up_logging, yield_to_application
 from .output import err, out
 from .program import program
 
@@ -33,6 +33,7 @@ class Given:
     env_file: Path | None = None
     redis_url: str | None = None
     database_url: str | None = None
+    audit_log: str | None = None
 
     @property
     def configuring(self) -> str | None:
@@ -55,6 +56,7 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="A server for trying out: loopback only, its own secret, example data.")] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How logs look, on stderr.")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(help="The least important that is logged.")] = LogLevel.info,
+    audit_log: Annotated[str | None, typer.Option(help="Who came, was refused, kicked, as JSON; - is stdout.", metavar="FILE")] = None,
 ) -> None:
     """Run a server until Ctrl-C or SIGTERM.
 
@@ -65,7 +67,7 @@ def serve(
     aibos-realtime serve ours:server   a RealtimeServer, or an ASGI app with one mounted, in ours.py
     aibos-realtime serve --demo        to try it out; needs no configuration
     """
-    given = Given(target, host, port, config, env_file, redis_url, database_url)
+    given = Given(target, host, port, config, env_file, redis_url, database_url, audit_log)
     if demo and (conflicting := target or given.configuring):
         raise Failure(f"--demo runs without configuration: leave {conflicting} away, or leave --demo away.", ExitCode.USAGE)
     if demo and workers > 1:
@@ -73,6 +75,7 @@ def serve(
     if target and given.configuring:
         raise Failure(f"{target} is configured where it is made: leave {given.configuring} away.", ExitCode.USAGE)
     logs = set_up_logging(log_format, log_level)
+    set_up_audit_log(audit_log)
     has_banner = log_format is LogFormat.text and (demo or out.is_terminal)
     if has_banner and err.is_terminal:
         logs.addFilter(lambda record: record.msg != LISTENING)
@@ -156,7 +159,12 @@ def print_banner(server: RealtimeServer, path: str) -> None:
         out.line(("  token    ", quiet), f"export REALTIME_TOKEN=$({command} token --user NAME --tenant TENANT)")
     out.line(("  listen   ", quiet), f"{command} listen tenant_TENANT --url {url}")
     out.line(("  events   ", quiet), server.place_of_events)
-    out.line(("  health   ", quiet), f"{server.url.replace('ws', 'http', 1)}{path}/health")
+    pages = f"{server.url.replace('ws', 'http', 1)}{path}"
+    if server.config.http.dashboard:
+        roles = server.config.http.operator_roles if server.auth.can_issue else ()
+        log_in = f"   (log in with: {command} token --user NAME --role {roles[0]})" if roles else ""
+        out.line(("  browser  ", quiet), f"{pages}/dashboard/", (log_in, quiet))
+    out.line(("  health   ", quiet), f"{pages}/health")
     out.line(("  stop     ", quiet), "Ctrl-C")
 
 

@@ -33,6 +33,11 @@ TokenOption = Annotated[
     typer.Option(help="The token; others can read it in the list of processes.  [default: REALTIME_TOKEN, else one of the demo]", metavar="TOKEN"),
 ]
 
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(help="An API key in place of a token; others can read it in the list of processes.  [default: REALTIME_API_KEY]", metavar="KEY"),
+]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -58,7 +63,7 @@ class Target:
         error = first_cause(error)
         message, code = str(error), exit_code_of(error)
         if code is ExitCode.TOKEN:
-            message = f"{message} {self._token_advice()}"
+            message = f"{message} {token_advice(self.token, self.token_from)}"
         elif isinstance(error, errors.PermissionDenied) and error.resource:
             verb = {"read": "listen to", "write": "publish to"}.get(error.action, f"use ({error.action})")
             message = (
@@ -69,21 +74,12 @@ class Target:
             message = f"{message} Another server: --url or REALTIME_URL. To try one out: {program()} serve --demo."
         return Failure(message, code)
 
-    def _token_advice(self) -> str:
-        if not isinstance(self.token, str):
-            return f"It is of the demo in this folder: is it another server that listens there? Restart the demo: {program()} serve --demo."
-        expired = expired_for(self.token, time.time())
-        make = f"{program()} token --user NAME --tenant TENANT"
-        if expired is not None:
-            return f"It expired {show_duration(expired)} ago: make another one ({make}) and give it as {self.token_from}."
-        return f"Is it whole, and made with the secret of this server? Make another one ({make}) and give it as {self.token_from}."
-
 
 def find_target(url: str | None, token: str | None) -> Target:
     """Options win over the environment, and that over the demo; a token of the demo goes to the demo alone. Raises `Failure` without a token."""
     folder = DemoFolder()
-    given, url_from = _first((url, "--url"), (os.environ.get("REALTIME_URL"), "REALTIME_URL"), (folder.url(), "demo"), (DEFAULT_URL, "default"))
-    chosen, token_from = _first((token, "--token"), (os.environ.get("REALTIME_TOKEN"), "REALTIME_TOKEN"))
+    given, url_from = first_given((url, "--url"), (os.environ.get("REALTIME_URL"), "REALTIME_URL"), (folder.url(), "demo"), (DEFAULT_URL, "default"))
+    chosen, token_from = first_given((token, "--token"), (os.environ.get("REALTIME_TOKEN"), "REALTIME_TOKEN"))
     if chosen:
         return Target(given, chosen, url_from, token_from)
     if given == folder.url() and folder.secret() is not None:
@@ -94,6 +90,17 @@ def find_target(url: str | None, token: str | None) -> Target:
     else:
         message = f"There is no token for this server: {make}."
     raise Failure(message, ExitCode.TOKEN)
+
+
+def token_advice(token: str | Callable[[], str | None], token_from: str, make: str = "token --user NAME --tenant TENANT") -> str:
+    """What to do about a token that a server did not accept. `make`: what makes a better one."""
+    if not isinstance(token, str):
+        return f"It is of the demo in this folder: is it another server that listens there? Restart the demo: {program()} serve --demo."
+    expired = expired_for(token, time.time())
+    make = f"{program()} {make}"
+    if expired is not None:
+        return f"It expired {show_duration(expired)} ago: make another one ({make}) and give it as {token_from}."
+    return f"Is it whole, and made with the secret of this server? Make another one ({make}) and give it as {token_from}."
 
 
 async def connect_once(client: RealtimeClient) -> None:
@@ -146,5 +153,6 @@ def _name_user(user: dict[str, Any] | None) -> str:
     return f"User {user.get('id')} (role {user.get('role')}, {tenant})"
 
 
-def _first(*candidates: tuple[str | None, str]) -> tuple[str, str]:
+def first_given(*candidates: tuple[str | None, str]) -> tuple[str, str]:
+    """The first of (value, how it is named) that has a value, else two empty texts."""
     return next(((value, name) for value, name in candidates if value), ("", ""))

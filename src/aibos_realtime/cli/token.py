@@ -1,4 +1,4 @@
-"""`aibos-realtime token`: mint a token. stdout gets the token and nothing else, so that it can stand in $(…)."""
+"""`aibos-realtime token`: mint a token, or make an API key. stdout gets that and nothing else, so that it can stand in $(…)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from ..errors import ConfigurationError, ValidationError
 from .exits import ExitCode, Failure
 from .folder import DEMO_TENANT, DEMO_USER, DemoFolder
-from .output import out
+from .output import note, out
 from .program import program
 from .serve import check_file
 
@@ -20,7 +20,9 @@ _OPTIONS = {"user_id": "--user", "role": "--role", "tenant_id": "--tenant", "exp
 
 def token(
     user: Annotated[str | None, typer.Option(help="The user's id (`sub`). The demo has one.", show_default=False)] = None,
-    role: Annotated[str, typer.Option(help="The user's role.")] = "user",
+    role: Annotated[
+        str, typer.Option(help="The user's role; `operator` may use `rooms`, `connections`, `history`, `top` and the dashboard.")
+    ] = "user",
     tenant: Annotated[str | None, typer.Option(help="The tenant's id; by default it opens the room tenant_<id>.")] = None,
     expires_in: Annotated[
         str | None, typer.Option(help="15m, 24h, 7d, or seconds.  [default: JWT_EXPIRES_IN, else 24h; demo: 1h]", metavar="DURATION")
@@ -30,16 +32,23 @@ def token(
     ] = None,
     secret_file: Annotated[Path | None, typer.Option(help="File that holds the server's secret.", metavar="FILE")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="For the demo of this folder, also where JWT_SECRET is set.")] = False,
+    api_key: Annotated[bool, typer.Option("--api-key", help="Print a new API key instead, and on stderr its hash for the server.")] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of the server (for audience and issuer).", metavar="FILE")] = None,
     env_file: Annotated[Path | None, typer.Option(help="File of variables.  [default: .env]", metavar="FILE")] = None,
 ) -> None:
-    """Print a token for a user.
+    """Print a token for a user, or a new API key for a program.
 
     The secret is that of --secret-file, else of JWT_SECRET or what else configures the server, else that of the demo in this folder.
 
     \b
     export REALTIME_TOKEN=$(aibos-realtime token --user user_123 --tenant 123)
+    export REALTIME_TOKEN=$(aibos-realtime token --user user_123 --role operator)
     """
+    if api_key:
+        if user is not None or tenant is not None or expires_in is not None or claim or role != "user":
+            raise Failure("--api-key makes a key, which has no user: leave the options of a token away.", ExitCode.USAGE)
+        _print_key()
+        return
     claims = _read_claims(claim or [])
     auth, is_demo = _find_issuer(secret_file, demo, config, env_file)
     if user is None and not is_demo:
@@ -56,6 +65,16 @@ def token(
         first = error.errors[0]
         raise Failure(f"{_OPTIONS.get(first['path'], first['path'])}: {first['message']}.", ExitCode.USAGE) from None
     out.write(minted)
+
+
+def _print_key() -> None:
+    """The key on stdout, so that it can stand in $(…); what the server is to be given on stderr."""
+    from ..auth.operators import new_api_key
+
+    key, hashed = new_api_key()
+    out.write(key)
+    note(f"For the server, which needs no more than the hash: REALTIME_API_KEYS={hashed} (http.api_keys; several with commas).")
+    note("The key is shown this once. Whoever has it may everything: give it to one program, as REALTIME_API_KEY or in the header X-API-Key.")
 
 
 def _find_issuer(secret_file: Path | None, demo: bool, config: Path | None, env_file: Path | None) -> tuple[Any, bool]:

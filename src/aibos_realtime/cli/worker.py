@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from .app import end_with
-from .logs import LISTENING, LogFormat, LogLevel, set_up_logging
+from .logs import LISTENING, LogFormat, LogLevel, set_up_audit_log, set_up_logging
 from .serve import Given, make_server, run
 
 READY = b"r"
@@ -35,6 +35,7 @@ class Plan(Struct, frozen=True):
     env_file: str | None
     log_format: LogFormat
     log_level: LogLevel
+    audit_log: str | None = None
 
 
 class Link:
@@ -65,6 +66,7 @@ def serve_as_worker(plan: Plan) -> None:
     """Serve until a signal, or the end of the parent. Raises `Failure`."""
     link = Link(plan.link)
     logs = set_up_logging(plan.log_format, plan.log_level)
+    set_up_audit_log(plan.audit_log)
     logs.addFilter(lambda record: record.msg != LISTENING)  # the parent says it, once for all
 
     def mark(record: logging.LogRecord) -> bool:

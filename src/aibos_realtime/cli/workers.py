@@ -243,8 +243,9 @@ def serve_with_workers(
 
         async def spawn(number: int, link: int) -> asyncio.subprocess.Process:
             plan = Plan(
-                number, link, server.config.host, port.number, given.target, _path(given.config), _path(given.env_file), log_format, log_level
-            )
+                number, link, server.config.host, port.number, given.target, _path(given.config), _path(given.env_file), log_format, log_level,
+                given.audit_log,
+            )  # fmt: skip
             words = [sys.executable, "-m", "aibos_realtime.cli.worker", msgspec.json.encode(plan).decode()]
             # A group of its own: Ctrl-C reaches this process alone, which then ends them.
             return await asyncio.create_subprocess_exec(

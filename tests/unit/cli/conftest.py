@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from aibos_realtime.audit import logger as audit_logger
 from aibos_realtime.cli.app import main
-from aibos_realtime.cli.logs import CommandLogs
+from aibos_realtime.cli.logs import CommandLogs, set_up_audit_log
 from aibos_realtime.config import VARIABLES
+
+from .stub_api import StubApi
 
 SECRET = "only-for-the-tests-of-the-command-line"
 
@@ -45,6 +48,8 @@ def _restore_what_is_global() -> Iterator[None]:
     level = root.level
     yield
     root.setLevel(level)
+    set_up_audit_log(None)
+    audit_logger.setLevel(logging.NOTSET)
     for handler in [one for one in root.handlers if isinstance(one, CommandLogs)]:
         root.removeHandler(handler)
     for name in set(sys.modules) - modules:
@@ -63,3 +68,12 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
         return Outcome(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubApi]:
+    """An HTTP API, which the commands find by REALTIME_URL, with a token."""
+    with StubApi() as found:
+        monkeypatch.setenv("REALTIME_URL", found.url)
+        monkeypatch.setenv("REALTIME_TOKEN", "token_a")
+        yield found

@@ -56,8 +56,14 @@ def test_all_is_well(command: Command) -> None:
         ("ENABLE_SCALING", "true", "configuration", "failed: scaling.redis.url: is required"),
         ("REALTIME_HOST", "no-such-host.invalid", "port", "failed: the host no-such-host.invalid is not known"),
         ("REALTIME_PROT", "1", "environment", "warning: REALTIME_PROT is set, and nothing reads it; did you mean REALTIME_PORT?"),
-        ("REDIS_URL", "redis://:hidden@127.0.0.1:9", "queue", "failed: "),
+        (
+            "REDIS_URL",
+            "redis://:hidden@127.0.0.1:9/2",
+            "queue",
+            "failed: queue.redis.url: Redis does not answer: try again later. (redis://127.0.0.1:9/2)",
+        ),
         ("REDIS_URL", "http://localhost", "configuration", "failed: queue.redis.url: "),
+        ("INSTANCE_ID", "a b", "configuration", "failed: scaling.instance_id: 'a b' was given; allowed are 1–64 letters"),
         ("DATABASE_URL", "memory://", "store", "warning: events live in memory alone"),
         ("DATABASE_URL", "sqlite:///a.db", "store", "ok: sqlite:///a.db gets its schema when the server starts"),
         ("DATABASE_URL", "sqlite:///nowhere/a.db", "store", "failed: persistence.database.url: the directory"),
@@ -70,6 +76,16 @@ def test_a_fault_is_found(command: Command, monkeypatch: pytest.MonkeyPatch, var
     code, found = run_json(command)
     assert status_of(found, name).startswith(says) and "hidden" not in json.dumps(found["checks"])
     assert code == (1 if says.startswith("failed") else 0) and found["ok"] is (code == 0)
+
+
+def test_the_redis_of_the_nodes_is_named_by_the_option_that_it_comes_from(command: Command, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("ENABLE_SCALING", "true")
+    monkeypatch.setenv("REDIS_URL", "redis://:hidden@127.0.0.1:9/2")
+    assert status_of(run_json(command)[1], "nodes").startswith("failed: queue.redis.url: Redis does not answer")
+    (folder / "realtime.toml").write_text('[scaling.redis]\nurl = "redis://:hidden@127.0.0.1:9/3"\n')
+    _, found = run_json(command, "--config", "realtime.toml")
+    assert status_of(found, "nodes") == "failed: scaling.redis.url: Redis does not answer: try again later. (redis://127.0.0.1:9/3)"
+    assert "hidden@" not in json.dumps(found)
 
 
 def test_what_failed_is_said_once_more_on_stderr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

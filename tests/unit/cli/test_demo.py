@@ -87,7 +87,17 @@ def test_the_banner_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     demo.print_banner()
     shown = capsys.readouterr().out
     facts = demo.facts()
-    for name in ("url", "listen", "publish", "byHand", "health"):
+    for name in ("url", "listen", "publish", "byHand", "watch", "health"):
         assert facts[name] in shown
     assert "Ctrl-C" in shown and "one hour" in shown and "\x1b" not in shown
     assert str(DemoFolder().secret()) not in shown
+
+
+def test_the_banner_lets_an_operator_in(capsys: pytest.CaptureFixture[str]) -> None:
+    demo = Demo(host=None, port=3001)
+    facts = demo.facts()
+    assert facts["dashboard"] == "http://127.0.0.1:3001/dashboard/"
+    identity = demo.server.auth.identify_now(facts["operatorToken"])
+    assert identity is not None and identity.user.role in demo.server.config.http.operator_roles and identity.user.tenant_id is None
+    demo.print_banner()
+    assert f"{facts['dashboard']}#token=ey" in capsys.readouterr().out

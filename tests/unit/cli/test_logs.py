@@ -5,10 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
-from aibos_realtime.cli.logs import CommandLogs, JsonFormatter, LogFormat, LogLevel, TextFormatter, set_up_logging, yield_to_application
+from aibos_realtime.audit import Audit
+from aibos_realtime.audit import logger as audit_logger
+from aibos_realtime.cli.exits import Failure
+from aibos_realtime.cli.logs import (
+    MOST_OF_A_KIND,
+    CommandLogs,
+    Flood,
+    JsonFormatter,
+    LogFormat,
+    LogLevel,
+    TextFormatter,
+    set_up_audit_log,
+    set_up_logging,
+    yield_to_application,
+)
+from aibos_realtime.testing.clock import ManualClock
 
 
 def make_record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
@@ -31,6 +47,12 @@ def test_json_is_one_object_a_line() -> None:
     value = json.loads(line)
     assert value.pop("time").endswith("Z") and value.pop("process") > 0
     assert value == {"level": "info", "logger": "aibos_realtime", "message": "two\nlines 3", "incident": "inc_1"}
+
+
+def test_half_a_character_does_not_cost_the_line() -> None:
+    line = JsonFormatter().format(make_record("é \ud800", user="\udcff"))
+    line.encode()
+    assert json.loads(line)["message"] == "é \ud800" and "é" in JsonFormatter().format(make_record("é"))
 
 
 def test_a_failure_brings_its_trace() -> None:
@@ -75,3 +97,88 @@ def test_an_application_with_logging_of_its_own_is_left_alone() -> None:
         assert ours() == []
     finally:
         logging.getLogger().removeHandler(own)
+
+
+# — floods —
+
+
+def lines_of(flood: Flood, record: logging.LogRecord, times: int = 1) -> list[str]:
+    return [line.getMessage() for _ in range(times) for line in flood.lines(record)]
+
+
+def test_of_a_flood_ten_lines_a_second_are_left_and_the_rest_is_counted() -> None:
+    now = 5.0
+    flood = Flood(lambda: now)
+    refused = make_record("a handshake was refused: %d", 429)
+    assert len(lines_of(flood, refused, 1000)) == MOST_OF_A_KIND == 10
+    assert lines_of(flood, make_record("something else")) == ["something else"]
+    now += 1.0
+    left_out, line = lines_of(flood, refused)
+    assert left_out.startswith("990 more lines were left out") and left_out.endswith("a handshake was refused: %d") and line.endswith("429")
+    now += 1.0
+    assert lines_of(flood, refused) == ["a handshake was refused: 429"]
+
+
+def test_what_was_left_out_is_told_with_the_next_line_of_any_kind() -> None:
+    now = 5.0
+    flood = Flood(lambda: now)
+    lines_of(flood, make_record("refused %d", 1), 11)
+    now += 60.0
+    assert [line[:6] for line in lines_of(flood, make_record("quiet"))] == ["1 more", "quiet"]
+
+
+def test_errors_are_never_left_out() -> None:
+    flood = Flood(lambda: 5.0)
+    failed = logging.getLogger("x").makeRecord("x", logging.ERROR, "", 0, "the handler of %r failed (%s)", ("a", "id"), None)
+    assert len(lines_of(flood, failed, 100)) == 100
+
+
+def test_names_without_end_are_no_memory_without_end() -> None:
+    flood = Flood(lambda: 5.0)
+    for number in range(5_000):
+        lines_of(flood, make_record(f"made of its values: {number}"))
+    assert len(flood._kinds) == 1_000
+
+
+# — the audit log —
+
+
+def test_the_audit_log_is_quiet_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(LogFormat.text, LogLevel.debug)
+    set_up_audit_log(None)
+    Audit(ManualClock()).note("connect", user_id="ann")
+    assert capsys.readouterr() == ("", "") and not audit_logger.isEnabledFor(logging.INFO)
+
+
+def test_the_audit_log_goes_to_its_file_alone_and_follows_a_rotation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(LogFormat.text, LogLevel.debug)
+    file = folder / "audit.jsonl"
+    file.write_text("what was there\n")
+    set_up_audit_log(str(file))
+    audit = Audit(ManualClock())
+    audit.note("connect", user_id="ann\n\x1b[2J", address="192.0.2.1")
+    first, line = file.read_text().splitlines()
+    assert first == "what was there"
+    value = json.loads(line)
+    assert (value["message"], value["user_id"], value["address"], value["level"]) == ("connect", "ann\n\x1b[2J", "192.0.2.1", "info")
+    file.rename(folder / "audit.jsonl.1")
+    audit.note("kick", user_id="ann", room_id="lobby")
+    assert json.loads(file.read_text())["message"] == "kick" and file.stat().st_mode & 0o007 == 0
+    assert capsys.readouterr() == ("", "")
+    set_up_audit_log(None)
+    audit.note("connect", user_id="bob")
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_the_audit_log_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_audit_log("-")
+    set_up_audit_log("-")
+    Audit(ManualClock()).note("connect", user_id="ann")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["user_id"] == "ann"
+
+
+def test_an_audit_log_that_cannot_be_written_is_told_at_once(folder: Path) -> None:
+    for place in (str(folder / "no" / "such" / "folder"), str(folder)):
+        with pytest.raises(Failure, match=r"--audit-log: .* cannot be written"):
+            set_up_audit_log(place)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,11 @@ from aibos_realtime.backends.redis.layout import Layout
 from aibos_realtime.backends.redis.nodes import RedisNodes
 from aibos_realtime.backends.redis.urls import read_url
 from aibos_realtime.cli.exits import ExitCode
-from tests.network.processes import DEADLINE, Process, clean_environment
+from tests.network.processes import Process
 from tests.servers.redis import RedisServer, running_redis
 
 from .conftest import Command
+from .terminal import Terminal
 
 
 def register(url: str, prefix: str) -> None:
@@ -121,37 +118,10 @@ def test_watching_for_scripts_goes_on_while_redis_is_away(folder: Path) -> None:
         assert process.error_lines == []
 
 
-class Terminal:
-    """A command on a terminal of 160 columns."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._near, far = pty.openpty()
-        words = [sys.executable, "-m", "aibos_realtime", *arguments]
-        environment = clean_environment(TERM="xterm-256color", COLUMNS="160")
-        self._popen = subprocess.Popen(words, cwd=folder, env=environment, stdin=far, stdout=far, stderr=far)
-        os.close(far)
-        self._shown = b""
-
-    def wait_for(self, text: str, count: int = 1) -> str:
-        while self._shown.count(text.encode()) < count:
-            self._shown += os.read(self._near, 65_536)
-        return self._shown.decode()
-
-    def end(self, number: int) -> tuple[int, str]:
-        self._popen.send_signal(number)
-        try:
-            while chunk := os.read(self._near, 65_536):
-                self._shown += chunk
-        except OSError:
-            pass  # Linux says EIO where the other end is closed
-        os.close(self._near)
-        return self._popen.wait(DEADLINE), self._shown.decode()
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_watching_on_a_terminal_draws_the_table_again_and_ends_by_a_signal(folder: Path, given: tuple[str, ...], number: Any) -> None:
-    terminal = Terminal(folder, "nodes", "--watch", *given)
-    shown = terminal.wait_for("Ctrl-C ends", count=2)
-    assert "web-1" in shown and "draining" in shown and "4 in unix://" in shown
-    code, shown = terminal.end(number)
-    assert code == 0 and "Traceback" not in shown
+    with Terminal(folder, "nodes", "--watch", *given) as terminal:
+        shown = terminal.wait_for("Ctrl-C ends", count=2)
+        assert "web-1" in shown and "draining" in shown and "4 in unix://" in shown
+        code, shown = terminal.end(number)
+        assert code == 0 and "Traceback" not in shown

@@ -16,6 +16,7 @@ from aibos_realtime.cli.exits import ExitCode
 from tests.servers.redis import RedisServer
 
 from .conftest import Command
+from .terminal import Terminal
 
 
 async def fill(*, dead: int = 2, **place: Any) -> None:
@@ -76,6 +77,38 @@ def test_requeue_all_and_some(command: Command, filled: None) -> None:
     assert command("queue", "requeue", "orders") == (0, "sent again: 1 of the dead letters of orders\n", "")
     assert command("queue", "dead") == (0, "There are no dead letters.\n", "")
     assert json.loads(command("queue", "stats", "--json").out)["queues"][0]["depth"] == 4
+
+
+def test_nothing_to_requeue(command: Command, folder: Path, filled: None) -> None:
+    ended = command("queue", "requeue", "nosuch")
+    assert (ended.code, ended.out) == (ExitCode.FAILED, "")
+    assert "Nothing of a queue nosuch is in sqlite:///realtime.db: `queue dead` shows what there is." in ended.err
+    ended = command("queue", "requeue", "orders", "--id", "other", "--json")
+    assert ended.code == ExitCode.FAILED and json.loads(ended.out)["requeued"] == 0 and "None of these dead letters of orders is in" in ended.err
+    assert command("queue", "requeue", "orders").code == 0
+    assert command("queue", "requeue", "orders") == (0, "sent again: 0 of the dead letters of orders\n", ""), "there is such a queue"
+    (folder / "realtime.toml").write_text("[queue.queues.idle]\n")
+    assert command("queue", "requeue", "idle", "--config", "realtime.toml").code == 0, "and this one is declared"
+
+
+def test_purge(command: Command, filled: None) -> None:
+    ended = command("queue", "purge", "orders")
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "") and "what is removed is gone for good. Say --yes where nobody can be asked." in ended.err
+    assert command("queue", "purge", "orders", "--dead", "--yes") == (0, "removed: 2 from orders\n", "")
+    one = json.loads(command("queue", "stats", "--json").out)["queues"][0]
+    assert (one["depth"], one["dead"]) == (2, 0)
+    assert json.loads(command("queue", "purge", "orders", "--yes", "--json").out)["purged"] == 3
+    assert command("queue", "stats").out == "No queue in sqlite:///realtime.db has anything in it.\n"
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\r", 0), ("\r", 2)])
+def test_purge_asks_on_a_terminal(command: Command, folder: Path, filled: None, answer: str, left: int) -> None:
+    with Terminal(folder, "queue", "purge", "orders", "--dead") as terminal:
+        terminal.wait_for("Remove all dead letters in orders (sqlite:///realtime.db) for good? [y/N]")
+        terminal.press(answer)
+        code, shown = terminal.end(None)
+    assert code == (0 if left == 0 else ExitCode.FAILED) and ("Nothing was removed." in shown) is (left > 0)
+    assert json.loads(command("queue", "stats", "--json").out)["queues"][0]["dead"] == left
 
 
 def test_requeued_messages_expire_as_the_configuration_says(command: Command, folder: Path, filled: None) -> None:
@@ -143,7 +176,10 @@ async def _purge() -> None:
         (["stats", "orders", "--id", "a"], ExitCode.USAGE, "--id goes with requeue"),
         (["dead", "--limit", "0"], ExitCode.USAGE, "'--limit'"),
         (["stats", "--config", "none.toml"], ExitCode.USAGE, "there is no file none.toml"),
-        (["prune"], ExitCode.USAGE, "'prune' is not one of 'stats', 'dead', 'requeue'"),
+        (["purge"], ExitCode.USAGE, "purge: name the queue"),
+        (["requeue", "a", "--dead"], ExitCode.USAGE, "--dead goes with purge, not with requeue"),
+        (["stats", "--yes"], ExitCode.USAGE, "--yes goes with purge, not with stats"),
+        (["prune"], ExitCode.USAGE, "'prune' is not one of 'stats', 'dead', 'requeue', 'purge'"),
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )

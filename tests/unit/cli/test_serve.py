@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from aibos_realtime.cli.exits import ExitCode
 from aibos_realtime.cli.serve import Given, print_banner, server_from_environment
 from aibos_realtime.server.server import RealtimeServer
+from tests.network.processes import run
+from tests.servers.redis import running_redis
 
 from .conftest import SECRET, Command
 
@@ -48,6 +51,24 @@ def test_a_variable_is_named_where_its_value_is_wrong(command: Command, monkeypa
     assert ended.code == 2 and "port: 'abc' was given" in ended.err and "REALTIME_PORT" in ended.err
 
 
+@pytest.mark.parametrize("variables", [{}, {"ENABLE_SCALING": "true"}], ids=["queue", "nodes"])
+def test_a_redis_that_is_not_there_is_named_with_its_option(folder: Path, variables: dict[str, str]) -> None:
+    given = {"JWT_SECRET": SECRET, "DATABASE_URL": "memory://", "REDIS_URL": "redis://ann:hunter2@127.0.0.1:9/2", **variables}
+    ended = run(folder, "serve", "--host", "127.0.0.1", "--port", "0", **given)
+    assert ended.returncode == ExitCode.FAILED and "hunter2" not in ended.stderr
+    assert ended.stderr.endswith("aibos-realtime: queue.redis.url: Redis does not answer: try again later. (redis://127.0.0.1:9/2)\n")
+
+
+def test_a_redis_that_will_not_do_is_named_with_its_option(folder: Path) -> None:
+    with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as redis:
+        given = {"JWT_SECRET": SECRET, "DATABASE_URL": "memory://", "REDIS_URL": redis.url}
+        for variables in ({}, {"ENABLE_SCALING": "true"}):
+            ended = run(folder, "serve", "--host", "127.0.0.1", "--port", "0", **given, **variables)
+            assert ended.returncode == ExitCode.FAILED and "aibos-realtime: queue.redis: maxmemory-policy is allkeys-lru at unix://" in ended.stderr
+        checked = run(folder, "check", **given, ENABLE_SCALING="true", REALTIME_PORT="0")
+        assert [line.split()[0] for line in checked.stdout.splitlines() if "queue.redis: maxmemory-policy is allkeys-lru" in line] == ["failed"] * 2
+
+
 def test_options_win_over_the_environment_and_that_over_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "realtime.toml").write_text('host = "127.0.0.1"\nport = 4000\n[rooms]\nmax_rooms = 7\n')
     (folder / "production.env").write_text(f"JWT_SECRET={SECRET}\nREALTIME_PORT=4001\n")
@@ -74,3 +95,18 @@ def test_the_banner_names_the_address_and_the_next_step(capsys: pytest.CaptureFi
     assert "aibos-realtime listens on ws://localhost:4004/realtime/ws (from every network of this machine)." in shown
     assert "aibos-realtime listen tenant_TENANT --url ws://localhost:4004/realtime" in shown
     assert "http://localhost:4004/realtime/health" in shown and SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("http", "said"),
+    [
+        ({}, "http://localhost:4004/dashboard/   (log in with: aibos-realtime token --user NAME --role operator)"),
+        ({"operator_roles": ["chief", "second"]}, "--role chief)"),
+        ({"operator_roles": []}, "/dashboard/\n"),
+    ],
+)
+def test_the_banner_names_the_dashboard(capsys: pytest.CaptureFixture[str], http: dict[str, Any], said: str) -> None:
+    print_banner(RealtimeServer(port=4004, authentication={"jwt_secret": SECRET}, http=http), "")
+    assert said in capsys.readouterr().out
+    print_banner(RealtimeServer(port=4004, authentication={"jwt_secret": SECRET}, http={"dashboard": False}), "")
+    assert "/dashboard" not in capsys.readouterr().out

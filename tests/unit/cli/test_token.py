@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
+from aibos_realtime.auth.operators import HttpOptions
 from aibos_realtime.cli.folder import DemoFolder
 
 from .conftest import SECRET, Command, Outcome
@@ -84,3 +86,19 @@ def test_a_server_that_only_verifies_makes_no_tokens(command: Command, folder: P
     (folder / "realtime.toml").write_text('[authentication]\njwks_url = "https://id.example.com/keys"\n')
     ended = command("token", "--user", "a", "--config", "realtime.toml")
     assert ended.code == 2 and "identity provider" in ended.err
+
+
+def test_an_api_key_is_alone_on_stdout_and_its_hash_is_for_the_server(command: Command) -> None:
+    ended = command("token", "--api-key")
+    key = ended.out.strip()
+    assert ended.code == 0 and key.startswith("rk_") and len(key) > 40 and ended.out.count("\n") == 1
+    hashed = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    assert f"REALTIME_API_KEYS={hashed} " in ended.err and key not in ended.err
+    assert HttpOptions.parse("http", {"api_keys": hashed}).api_keys[0].get_secret_value() == hashed
+    assert command("token", "--api-key").out.strip() != key
+
+
+def test_an_api_key_has_no_user(command: Command) -> None:
+    for words in (["--user", "a"], ["--role", "operator"], ["--claim", "a=b"], ["--expires-in", "1h"], ["--tenant", "a"]):
+        ended = command("token", "--api-key", *words)
+        assert ended.code == 2 and ended.out == "" and "--api-key makes a key, which has no user" in ended.err
