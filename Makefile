@@ -13,7 +13,7 @@ CODE = $(wildcard src tests examples benchmarks)
 INTEGRATION = $(wildcard tests/network tests/conformance tests/cluster tests/faults tests/browser)
 LOCK = UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true $(BIN)/python -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet $(UPGRADE)
 
-.PHONY: help setup setup-run serve test integration autobahn coverage check format-check lint types imports docs format lock clean
+.PHONY: help setup setup-run browser serve test integration autobahn coverage check format-check lint types imports docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,17 +21,17 @@ help: ## list the targets
 serve: setup-run ## run the server with demo data; prints its address, a token and two commands to copy
 	@$(BIN)/aibos-realtime serve --demo $(ARGS)
 
-test: setup ## run every test, the ones with real servers too
+test: setup browser ## run every test, the ones with real servers too
 	@$(BIN)/python -m pytest $(ARGS)
 
-integration: setup ## run only the tests with real sockets and servers
+integration: setup browser ## run only the tests with real sockets and servers
 	@$(BIN)/python -m pytest $(INTEGRATION) $(ARGS)
 
 autobahn: setup ## run the Autobahn testsuite against the transport (needs a Python 2.7 besides; ARGS goes to tests/conformance/autobahn.py)
 	@$(BIN)/python -m tests.conformance.echo_server --run $(BIN)/python tests/conformance/autobahn.py $(ARGS) --url \
 		|| { code=$$?; test $$code -eq 77 && echo "autobahn: not run, nothing is proven or disproven." >&2; exit $$code; }
 
-coverage: setup ## run every test and measure coverage (the pages are in coverage/)
+coverage: setup browser ## run every test and measure coverage (the pages are in coverage/)
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:coverage $(ARGS)
 
 check: format-check lint types imports docs ## all that needs no test run: format, lint, types, layers, house rules, examples in the docs
@@ -69,3 +69,6 @@ setup:
 
 setup-run:
 	@scripts/setup run
+
+browser: setup
+	@scripts/browser install >/dev/null || true

@@ -40,11 +40,12 @@ SLEEPS = {  # "unit/hub/test_rooms.py": why no event can be waited for
     "faults/proxy.py": "to delay bytes is what it is for",
 }
 
-HOSTS = re.compile(  # names without a dot, addresses of this machine, names reserved for examples, and where specifications are
+HOSTS = re.compile(  # names without a dot, addresses of this machine, names reserved for examples, and where specifications (and the name of SVG) are
     r"[\w-]*|0\.0\.0\.0|127(\.\d+){3}|10(\.\d+){3}|\[::1?\]|[\w.-]*\.(example|test|invalid|local|internal)|([\w-]+\.)*example\.(com|org|net)"
-    r"|([\w-]+\.)*aibos\.com|(www\.)?rfc-editor\.org|datatracker\.ietf\.org"
+    r"|([\w-]+\.)*aibos\.com|(www\.)?rfc-editor\.org|datatracker\.ietf\.org|www\.w3\.org"
 )
 CACHE = re.compile(r"(^|/)[._][^/]*cache")
+VENDORED = re.compile(r"(^|/)node_modules/|^src/aibos_realtime/admin/(page/vendor/|api/docs/swagger-ui)")  # of others, as they gave it out
 
 
 def name_of(path: Path, base: Path = PACKAGE) -> str:
@@ -67,6 +68,7 @@ def find_text_files() -> list[Path]:
     files = [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".lock") or path.name in ("LICENSE", "Makefile")]
     for folder in folders:
         files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and not CACHE.search(name_of(path, ROOT / folder))]
+    files = [path for path in files if not VENDORED.search(name_of(path, ROOT))]
     return [path for path in files if b"\0" not in path.read_bytes()[:4096]]
 
 

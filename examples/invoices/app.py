@@ -1,4 +1,4 @@
-"""The accounting service: an HTTP API, and a realtime server mounted beside it, both with the same tokens. See README.md.
+"""The accounting service: an HTTP API, a realtime server mounted beside it, both with the same tokens, and the page. See README.md.
 
 uvicorn examples.invoices.app:app
 aibos-realtime serve examples.invoices.app:app     (the same, with the fast path for WebSockets)
@@ -25,6 +25,7 @@ from aibos_realtime import AuthenticationError, PermissionDenied, RealtimeError,
 
 from .domain import Actor, Conflict, InvoiceError, InvoiceNotFound, NotAllowed, Payment, Role
 from .ledger import Ledger, room_of, to_view
+from .pages import Pages
 from .store import find_account, seed
 
 STATUS: dict[type[InvoiceError], int] = {InvoiceNotFound: 404, NotAllowed: 403, Conflict: 409}
@@ -64,6 +65,7 @@ def create_app(*, database: str | Path = "invoices.db", jwt_secret: str | None =
     app.include_router(routes)
     app.exception_handler(InvoiceError)(_answer_error)
     app.mount("/realtime", server.asgi())
+    app.mount("/", Pages())
     add_handlers(server, ledger)
     return app
 

@@ -55,7 +55,7 @@ class Ledger:
         actor.require(Action.SEND)
         async with self._sessions.begin() as session:
             _, invoice = await store.change_invoice(session, actor.tenant_id, invoice_id, Invoice.send)
-            await outbox.publish(session, room_of(actor.tenant_id), "invoice.sent", {"invoiceId": invoice.id})
+            await outbox.publish(session, room_of(actor.tenant_id), "invoice.sent", {"invoiceId": invoice.id, "sentBy": actor.id})
         return invoice
 
     async def pay(self, actor: Actor, invoice_id: str, payment: Payment) -> Invoice:
@@ -65,7 +65,7 @@ class Ledger:
             before, invoice = await store.change_invoice(session, actor.tenant_id, invoice_id, lambda invoice: invoice.pay(payment))
             if invoice != before:
                 data = {"paymentId": payment.id, "invoiceId": invoice.id, "amount": payment.amount, "openAmount": invoice.open_amount}
-                await outbox.publish(session, room_of(actor.tenant_id), "payment.processed", data)
+                await outbox.publish(session, room_of(actor.tenant_id), "payment.processed", data | {"takenBy": actor.id})
         return invoice
 
 

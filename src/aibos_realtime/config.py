@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -24,7 +25,7 @@ from .cluster.instances import Instance
 from .errors import ConfigurationError
 from .hub.connections import ConnectionOptions
 from .hub.rooms import RoomOptions
-from .options import Count, Options, Seconds
+from .options import Count, Options, Seconds, shown
 from .pipeline.authorization import AuthorizationOptions
 from .pipeline.throttle import LimitOptions
 from .storage.persistence import RetentionOptions
@@ -85,11 +86,18 @@ class ScalingOptions(Options):
 
     enabled: bool = False
     redis: RedisOptions | None = None
-    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] | None = None
+    instance_id: str | None = None
     instance_url: str | None = None
     weight: Count = 1
     intake_events: Count = 100_000
     """Of events in Redis that the store has not taken yet; past them publishing is refused (`overloaded`)."""
+
+    @field_validator("instance_id")
+    @classmethod
+    def _check_id(cls, id: str | None) -> str | None:
+        if id is not None and re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", id) is None:
+            raise ValueError(f"{shown(id)} was given; allowed are 1–64 letters, digits, and _ . : -")
+        return id
 
     @field_validator("instance_url")
     @classmethod

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aibos_realtime import ConfigurationError, RealtimeServer
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, running_redis
 
 
 def make(redis: RedisServer, prefix: str, store: str) -> RealtimeServer:
@@ -33,6 +34,41 @@ async def test_a_node_with_another_database_is_refused_while_others_live(redis_s
     async with make(redis_server, redis_prefix, others[0]):
         with pytest.raises(ConfigurationError, match="elsewhere"):
             await make(redis_server, redis_prefix, one).start()
+
+
+async def test_nodes_may_begin_at_one_moment_on_a_new_database(redis_server: RedisServer, redis_prefix: str, postgres_url: str) -> None:
+    servers = [make(redis_server, redis_prefix, postgres_url) for _ in range(4)]
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+    finally:
+        await asyncio.gather(*(server.stop() for server in servers))
+
+
+async def test_nodes_that_meet_elsewhere_do_not_get_the_database_of_others(redis_server: RedisServer, redis_prefix: str, postgres_url: str) -> None:
+    other = f"{redis_prefix}-other"
+    async with make(redis_server, redis_prefix, postgres_url), make(redis_server, redis_prefix, postgres_url):
+        with pytest.raises(ConfigurationError, match=r"^persistence\.database\.url: nodes that meet elsewhere"):
+            await make(redis_server, other, postgres_url).start()
+    async with make(redis_server, other, postgres_url) as server:
+        assert (await server.broadcaster.broadcast_to_room("lobby", "note")).position is not None
+
+
+async def test_nodes_stay_what_they_are_when_redis_loses_everything(postgres_url: str, tmp_path: Path) -> None:
+    """The names of their group and their store are told again: a node which comes later is one of them, and one with another store is not."""
+    with running_redis() as redis:
+        async with make(redis, "aibos", postgres_url) as server:
+            scaling = server._parts.scaling
+            assert scaling is not None
+            told = asyncio.Event()
+            scaling.nodes.on_forgotten(told.set)
+            await scaling.client.command("FLUSHALL", key="any")
+            await scaling.nodes.beat()
+            async with asyncio.timeout(10):
+                await told.wait()
+            with pytest.raises(ConfigurationError, match="elsewhere"):
+                await make(redis, "aibos", f"sqlite:///{tmp_path / 'other'}.db").start()
+            async with make(redis, "aibos", postgres_url):
+                pass
 
 
 async def test_where_all_keep_nothing_all_are_let_in(redis_server: RedisServer, redis_prefix: str, stores: list[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -238,6 +239,19 @@ async def test_a_wrong_password_or_no_token_gets_401(town: Town) -> None:
             assert (await http.post("/login", json=given)).status_code == 401
         assert (await http.get("/invoices")).status_code == 401
         assert (await http.get("/realtime/health")).json() == {"status": "ok"}
+
+
+async def test_the_page_comes_with_a_strict_policy_and_with_its_client(town: Town) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{town.address}", trust_env=False) as http:
+        page = await http.get("/")
+        assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+        for name in ("app.js", "realtime/client.js", *re.findall(r'(?:from|href=)[ "]+([\w./-]+\.(?:js|css|svg))"', page.text)):
+            file = await http.get(f"/{name}")
+            assert file.status_code == 200 and file.headers["x-content-type-options"] == "nosniff", name
+        for path in ("/app.py", "/../app.py", "/%2e%2e/app.py", "/web/app.js"):
+            assert (await http.get(path)).status_code == 404
 
 
 async def test_who_was_away_recovers_what_was_posted_meanwhile(town: Town) -> None:

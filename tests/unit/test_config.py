@@ -75,7 +75,7 @@ def test_every_documented_variable() -> None:
         "JWT_SECRET": SECRET,
         "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost", "REDIS_DB": "2",
         "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
-        "INSTANCE_URL": "ws://a:1",
+        "INSTANCE_URL": "ws://a:1", "REALTIME_OPERATOR_ROLES": "operator, support", "REALTIME_API_KEYS": f"{'k' * 32},sha256:{'0' * 64}",
     }  # fmt: skip
     assert environment.keys() == VARIABLES.keys()
     config, sources = load(environment=environment)
@@ -84,6 +84,7 @@ def test_every_documented_variable() -> None:
     assert (config.authentication.expires_in, config.persistence.database.url) == (86400.0, "postgresql://localhost/x")
     assert config.queue.redis is not None and (config.queue.redis.url, config.queue.redis.db) == ("redis://localhost", 2)
     assert (config.scaling.enabled, config.scaling.instance_id, config.scaling.instance_url) == (False, "i1", "ws://a:1")
+    assert config.http.operator_roles == ("operator", "support") and len(config.http.api_keys) == 2
     assert set(sources.values()) == {"environment"}
 
 
@@ -99,6 +100,8 @@ def test_an_empty_variable_is_no_variable() -> None:
         ({"port": 70_000}, "port: 70000 was given"),
         ({"prot": 1}, "prot: there is no such option; did you mean 'port'?"),
         ({"cors": {"orign": []}}, "cors.orign: there is no such option; did you mean 'origin'?"),
+        ({"scaling": {"instance_id": "a b"}}, "scaling.instance_id: 'a b' was given; allowed are 1–64 letters, digits, and _ . : -"),
+        ({"environment": {"INSTANCE_ID": "web-1\n"}}, "scaling.instance_id: 'web-1\\n' was given"),
         ({"limits": {"messages_per_second": 0}}, "limits.messages_per_second: 0 was given"),
         (
             {"rooms": {"patterns": {"a:*": {"max_user": 1}}}},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import nlargest
 from typing import Any
+
+from msgspec import Struct
 
 from ..audit import Audit
 from ..backends.bus import Bus
@@ -13,9 +16,14 @@ from ..hub.socket import Socket
 from ..protocol.frames import BINARY
 from .figures import Figures
 from .reports import ActReport, ConnectionReport
-from .requests import DescribeNode, ListActs, ListConnections
+from .requests import DescribeNode, ListActs, ListConnections, Order
 
 ROOMS_SHOWN = 20
+
+_ORDERS: dict[Order, Callable[[Socket], float]] = {
+    "newest": lambda socket: socket.connected_at,
+    "outbox": lambda socket: socket.transport.buffered(),
+}
 
 
 class Node:
@@ -27,18 +35,25 @@ class Node:
         self._audit = audit
         self._figures = figures
         self._clock = clock
-        bus.on(DescribeNode, self._describe)
-        bus.on(ListConnections, self._list_connections)
-        bus.on(ListActs, self._list_acts)
+        self._answers: dict[type[Struct], Callable[[Any], Any]] = {
+            DescribeNode: self._describe,
+            ListConnections: self._list_connections,
+            ListActs: self._list_acts,
+        }
+        for kind, answer in self._answers.items():
+            bus.on(kind, answer)
+
+    def answer(self, request: Struct) -> Any:
+        """What this node answers when it is asked over the bus."""
+        return self._answers[type(request)](request)
 
     def _describe(self, request: DescribeNode) -> dict[str, Any]:
         return self._figures.report(samples=request.samples, since=request.since).to_wire()
 
     def _list_connections(self, request: ListConnections) -> dict[str, Any]:
         fits = _condition(request)
-        found = [socket for socket in self._candidates(request) if fits(socket)]
-        found.sort(key=lambda socket: socket.connected_at, reverse=True)
-        shown = [self._report(socket).to_wire() for socket in found[: request.limit]]
+        found = self._candidates(request) if fits is None else [socket for socket in self._candidates(request) if fits(socket)]
+        shown = [self._report(socket).to_wire() for socket in nlargest(request.limit, found, key=_ORDERS[request.order])]
         return {"total": len(self._pool), "matching": len(found), "connections": shown}
 
     def _candidates(self, request: ListConnections) -> list[Socket]:
@@ -75,8 +90,11 @@ class Node:
         return [ActReport(node=self._name, **{name: getattr(entry, name) for name in names}).to_wire() for entry in found]
 
 
-def _condition(request: ListConnections) -> Callable[[Socket], bool]:
+def _condition(request: ListConnections) -> Callable[[Socket], bool] | None:
+    """What a connection has to fulfil beyond being a candidate; None: nothing."""
     search, room_id = request.search.lower(), request.room_id
+    if not search and room_id is None:
+        return None
 
     def fits(socket: Socket) -> bool:
         if room_id is not None and room_id not in (socket.memberships or ()):
@@ -84,7 +102,7 @@ def _condition(request: ListConnections) -> Callable[[Socket], bool]:
         if not search:
             return True
         user = socket.user
-        texts = (socket.id, socket.remote_address, *((user.id, user.tenant_id or "") if user else ()))
-        return any(search in text.lower() for text in texts)
+        known = f"{user.id}\n{user.tenant_id or ''}" if user else ""
+        return search in f"{socket.id}\n{socket.remote_address}\n{known}".lower()
 
     return fits

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 class Report(BaseModel):
     """Base of all reports. Times are Unix seconds, durations seconds, sizes bytes."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values under their names on the wire."""
@@ -30,7 +30,7 @@ class Sample(Report):
     bytes_in: int
     bytes_out: int
     latency_p50: float | None
-    """From publish to the last member's write, of the latest fan-outs."""
+    """From publish to the last member's write, of the fan-outs within this second; None where there were none."""
     latency_p99: float | None
     loop_lag: float
     """The longest that the event loop was late within this second."""
@@ -190,6 +190,8 @@ class ActReport(Report):
     code: int | None = None
     reason: str | None = None
     by: str | None = None
+    count: int = 1
+    """Of how many acts of its kind this is the last."""
 
 
 class ConnectionLife(Report):

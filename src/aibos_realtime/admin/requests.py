@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 Limit = Annotated[int, Meta(ge=0, le=1000)]
 Text = Annotated[str, Meta(max_length=128)]
+Order = Literal["newest", "outbox"]
+"""Of connections: the newest first, or those with the most bytes waiting to be sent."""
 
 
 class DescribeNode(Struct, frozen=True, tag="describe-node"):
@@ -17,8 +19,12 @@ class DescribeNode(Struct, frozen=True, tag="describe-node"):
     since: float = 0.0
 
 
+class DescribeMetrics(Struct, frozen=True, tag="describe-metrics"):
+    """Answer: a `prometheus.NodeMetrics`."""
+
+
 class ListConnections(Struct, frozen=True, tag="list-connections"):
-    """Answer: `{"total", "matching", "connections": [reports.ConnectionReport, …]}`, the newest first.
+    """Answer: `{"total", "matching", "connections": [reports.ConnectionReport, …]}`, in the order asked for.
 
     `search`: a part of the socket id, user id, tenant or address. The other members have to be the same.
     """
@@ -28,6 +34,7 @@ class ListConnections(Struct, frozen=True, tag="list-connections"):
     user_id: Text | None = None
     room_id: Text | None = None
     socket_id: Text | None = None
+    order: Order = "newest"
 
 
 class ListActs(Struct, frozen=True, tag="list-acts"):

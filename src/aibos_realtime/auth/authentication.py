@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from ..audit import Audit, actor
 from ..backends.bus import Bus, LocalBus
 from ..backends.revocations import RevocationStore, Revoked
 from ..clock import SYSTEM_CLOCK, Clock
@@ -144,6 +145,8 @@ class WebSocketAuth:
         self._revocations = Revocations(memory=self.revocation_memory)
         self._listeners: list[RevokedCallback] = []
         self._load_listeners: list[Callable[[], object]] = []
+        self.audit: Audit | None = None
+        """Where revocations are noted; a server has one."""
         self._kept: RevocationStore | None = None
         self._bus: Bus = LocalBus()
         self._bus.on(Revoke, self._revoke)
@@ -248,6 +251,8 @@ class WebSocketAuth:
         """
         at = self._clock.now()
         self.note_revoked(user_id=user_id, token_id=token_id, at=at)
+        if self.audit is not None:
+            self.audit.note("revoke", user_id=user_id, reason=f"token {token_id}" if token_id is not None else None, by=actor())
         try:
             if self._kept is not None:
                 await self._kept.add([Revoked("token", token_id, at) if token_id is not None else Revoked("user", str(user_id), at)])

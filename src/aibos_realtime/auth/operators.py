@@ -54,6 +54,8 @@ class HttpOptions(Options):
             if text.startswith("sha256:"):
                 if not _HASHED.fullmatch(text):
                     raise ValueError(f"key {number + 1} begins with sha256: and is no hash; allowed are 64 hexadecimal digits after it")
+            elif not (text.isascii() and text.isprintable()) or " " in text:
+                raise ValueError(f"key {number + 1} holds something that no header carries; allowed are printable ASCII characters, without spaces")
             elif len(text) < KEY_LENGTH:
                 raise ValueError(f"key {number + 1} has {len(text)} characters; allowed are at least {KEY_LENGTH}, or sha256: and a hash")
         return keys

@@ -19,7 +19,9 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-_REQUEST_HEADERS = b"Authorization, Content-Type, X-API-Key"
+_REQUEST_HEADERS = b"Authorization, Content-Type, Idempotency-Key, X-API-Key"
+_ANSWER_HEADERS = b"Allow, Retry-After"
+"""What a page may read of an answer, beyond what it may anyway."""
 _PREFLIGHT_SECONDS = b"600"
 
 _Place = tuple[str, int | None]
@@ -96,7 +98,9 @@ class OriginPolicy:
         headers.append((b"access-control-allow-origin", b"*" if self._any else origin.encode("ascii")))
         if self._credentials:
             headers.append((b"access-control-allow-credentials", b"true"))
-        if preflight:
+        if not preflight:
+            headers.append((b"access-control-expose-headers", _ANSWER_HEADERS))
+        else:
             headers += [
                 (b"access-control-allow-methods", _METHODS),
                 (b"access-control-allow-headers", _REQUEST_HEADERS),

@@ -32,6 +32,9 @@ class Intake(Protocol):
     async def drop(self, shard: int, up_to: str) -> None:
         """The store has everything up to an entry, this included: it goes, and who waits for that is told. Repeatable."""
 
+    async def count(self) -> int:
+        """How many entries wait, in all lines together."""
+
     async def wait(self, timeout: float) -> None:
         """Return when somebody waits for the store to have something, and after `timeout` seconds at the latest. Cancelling is safe."""
 

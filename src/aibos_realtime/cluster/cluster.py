@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Never, Self
 
 from pydantic import Field
 
+from ..audit import Audit, on_request
 from ..auth.authentication import MAX_LIFETIME, Revoke
 from ..auth.tokens import is_name
 from ..backends.base import Broker
@@ -97,6 +98,7 @@ class Cluster:
         self._broker = SharedBroker(log, metrics=metrics, clock=clock)
         directory = RedisDirectory(self._client, layout, node=self._nodes.id, nodes=self._nodes, metrics=metrics, clock=clock)
         self._revocations = RedisRevocations(self._client, layout, memory=options.token_lifetime, metrics=metrics, clock=clock)
+        self._audit = self.rooms.audit = Audit(clock, node=name)
         self.rooms.join_nodes(directory=directory, bus=self._bus, metrics=metrics)
         self._nodes.on_forgotten(directory.tell_again)
         self._bus.on(Disconnect, lambda request: 0)
@@ -145,11 +147,15 @@ class Cluster:
         """Close every connection of a user, or one connection; returns how many. `code`: 4503 (the client stays away) unless given."""
         if (user_id is None) == (socket_id is None):
             raise ConfigurationError("disconnect: exactly one of user_id and socket_id is needed")
-        return _sum(await self._bus.ask(Disconnect(user_id, socket_id, code)))
+        count = _sum(await self._bus.ask(Disconnect(user_id, socket_id, code)))
+        self._audit.note("disconnect", user_id=user_id, socket_id=socket_id, code=code, reason=on_request(count))
+        return count
 
     async def set_role(self, user_id: str, role: str) -> int:
         """Change a user's role on his live connections, and have his memberships checked again; returns how many connections it reached."""
-        return _sum(await self._bus.ask(SetRole(user_id, role)))
+        count = _sum(await self._bus.ask(SetRole(user_id, role)))
+        self._audit.note("role", user_id=user_id, reason=role)
+        return count
 
     async def revoke(self, *, user_id: str | None = None, token_id: str | None = None) -> None:
         """Take back every token of a user that was issued up to now, or one token, and close what was let in with them.
@@ -160,6 +166,7 @@ class Cluster:
             raise ConfigurationError("revoke: exactly one of user_id and token_id is needed")
         if not is_name(token_id if user_id is None else user_id):
             raise ValidationError("revoke: an id of 1 to 128 printable characters is expected")
+        self._audit.note("revoke", user_id=user_id, reason=f"token {token_id}" if token_id is not None else None)
         at = self._clock.now()
         await self._revocations.add([Revoked("user", user_id, at) if user_id is not None else Revoked("token", str(token_id), at)])
         await self._bus.ask(Revoke(user_id, token_id, at))

@@ -114,6 +114,10 @@ class ConnectionPool:
     def count_user_connections(self, user_id: str) -> int:
         return len(self._by_user.get(user_id, ()))
 
+    def count_users(self) -> int:
+        """How many users have a connection on this node."""
+        return len(self._by_user)
+
     def users_within_reach(self, window: float) -> list[User]:
         """The users of this node who are connected, or gone for less than `window` seconds."""
         users = {socket.user.id: socket.user for socket in self._by_id.values() if socket.user is not None}
@@ -124,6 +128,10 @@ class ConnectionPool:
         """Let a connection be found by its user."""
         if socket.user is not None and socket.id in self._by_id:
             self._by_user.setdefault(socket.user.id, {})[socket] = None
+
+    def is_bound(self, socket: Socket) -> bool:
+        """Whether a connection can be found by its user."""
+        return socket.user is not None and socket in self._by_user.get(socket.user.id, ())
 
     def unbind(self, socket: Socket) -> None:
         """Let a connection no longer be found by its user."""

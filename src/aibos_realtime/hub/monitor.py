@@ -56,6 +56,13 @@ class ConnectionMetrics(Struct, frozen=True):
     recoveries_failed: int = 0
     resyncs: int = 0
     handler_failures: int = 0
+    authentications: int = 0
+    authentications_failed: int = 0
+    connections_behind: int = 0
+    outbox_bytes: int = 0
+    gaps_repaired: int = 0
+    gaps_lost: int = 0
+    subscriptions_repaired: int = 0
 
 
 class ConnectionMonitor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Never, TypeVar, overload
 
+from ..audit import Audit, actor
 from ..auth.user import User
 from ..backends.bus import Bus
 from ..backends.directory import Directory
@@ -60,6 +61,8 @@ class RoomManager:
         self.by_id: dict[str, Room] = {}
         self.callbacks = Callbacks("rooms", ("room.created", "room.destroyed", "user.joined", "user.left"))
         self.pool: ConnectionPool | None = None
+        self.audit: Audit | None = None
+        """Where it is noted who was kicked; a server has one."""
         self._clock = clock
         self._flush: Callable[[str], None] = lambda room_id: None
         self._follow: Callable[[str], Awaitable[object]] | None = None
@@ -87,6 +90,7 @@ class RoomManager:
             other._keeper.adopt(room)
         other.callbacks.take_over(self.callbacks)
         self.by_id, self.callbacks, self.pool, self._flush = other.by_id, other.callbacks, other.pool, other._flush
+        self.audit = other.audit
         self._follow, self._keeper = other._follow, other._keeper
         other.options, other.patterns = self.options, self.patterns
 
@@ -138,6 +142,8 @@ class RoomManager:
     async def kick(self, room_id: str, user_id: str) -> None:
         """Remove a user from a room: nothing of it reaches him after this returns. Raises `RoomNotFound`, `NotInRoom`."""
         await self._keeper.remove(room_id, user_id, "kicked")
+        if self.audit is not None:
+            self.audit.note("kick", room_id=room_id, user_id=user_id, by=actor())
 
     async def get_room_info(self, room_id: str) -> RoomInfo:
         """Raises `RoomNotFound`."""

@@ -356,17 +356,19 @@ class Socket:
 
     # — once a second —
 
-    def check_outbox(self, now: float) -> None:
-        """Look whether bytes are stuck below the soft limit, where the transport says nothing."""
+    def check_outbox(self, now: float) -> int:
+        """Look whether bytes are stuck below the soft limit, where the transport says nothing; returns how many wait."""
+        waiting = self.transport.buffered()
         if self._outbox is None:
-            if self.transport.buffered():
+            if waiting:
                 self.watch()
-        elif not self.transport.buffered():
+        elif not waiting:
             # The transport paused nothing, so it will resume nothing: what a backlog had stopped meanwhile goes on from here.
             self._keep_up()
             self.transport.resume_reading()
         elif self._outbox.is_too_old(now):
             self.overflow()
+        return waiting
 
     def ping(self) -> None:
         self.pinged_at = self._host.coarse_now

@@ -112,6 +112,13 @@ class WebSocketAuthorization:
         rules = self._for_role.get(user.role)
         return _any_fits(self._for_all, user, resource, action) or (rules is not None and _any_fits(rules, user, resource, action))
 
+    def may_hold(self, user: User | None, action: str) -> bool:
+        """Whether there can be anything at all on which the user may do this. False spares looking for it."""
+        if user is None:
+            return False
+        rules = self._for_all + self._for_role.get(user.role, [])
+        return self._check is not None or any(action in actions for _, actions in rules)
+
     async def require(self, user: User | None, resource: str, action: str) -> None:
         """Raises `PermissionDenied` unless the user may."""
         if not await self.check_permission(user, resource, action):

@@ -72,9 +72,10 @@ class Fanout:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
+        published = next(iter(waiting.values()))[0].timestamp
         for room_id, events in waiting.items():
             self._send(room_id, events)
-        self._metrics.note_latency(self._clock.monotonic() - self._since)
+        self._metrics.note_fanout(self._clock.monotonic() - self._since, max(0.0, self._clock.now() - published / 1000))
 
     def flush_room(self, room_id: str) -> None:
         """Write out what waits for one room: before its membership changes, so that each event goes to those who were in when it was published."""

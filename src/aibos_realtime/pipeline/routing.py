@@ -79,9 +79,14 @@ def _pydantic_converter(model: Any) -> Callable[[Any], Any]:
             return model.model_validate(value)
         except PydanticValidationError as error:
             found = error.errors(include_url=False, include_input=False, include_context=False)
-            raise ValidationError(errors=[{"path": _path(one["loc"]), "message": one["msg"]} for one in found]) from None
+            raise ValidationError(errors=[{"path": _path(one["loc"]), "message": _message(one["msg"])} for one in found]) from None
 
     return convert
+
+
+def _message(text: str) -> str:
+    """As the model's own validator said it."""
+    return text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..audit import Audit
 from ..auth.authentication import WebSocketAuth
@@ -29,6 +29,7 @@ from ..pipeline.filters import Filters
 from ..pipeline.handlers import BuiltIns
 from ..pipeline.inbound import Inbound
 from ..pipeline.routing import Router
+from ..pipeline.throttle import LimitOptions
 from ..protocol.deflate import Inflater
 from ..protocol.frames import FrameReader
 from ..storage.persistence import MessagePersistence
@@ -36,12 +37,16 @@ from ..storage.queue import MessageQueue
 from ..storage.shared_broker import SharedBroker
 from ..transport.websocket import WebSocketTransport
 from .availability import Availability
-from .handshake import Arrival, Handshake
+from .handshake import Arrival, Handshake, Welcome
 from .instances import InstancesRoute
 from .scaling import Scaling
 from .sockets import Sockets
 from .storage import Storage, is_store_in_memory
+from .traces import find_tracing
 from .upgrade import TrustedProxies
+
+if TYPE_CHECKING:
+    from ..pipeline.tracing import Tracing
 
 WEBSOCKET_PATHS = ("/", "/ws")
 
@@ -75,6 +80,7 @@ class Parts:
     instance_url: str | None
     proxies: TrustedProxies
     audit: Audit
+    tracing: Tracing | None
 
 
 def assemble(
@@ -104,39 +110,34 @@ def assemble(
         config, rooms=rooms, filters=filters, metrics=metrics, clock=clock, broker=broker, scaling=scaling, persistence=persistence, queue=queue,
     )  # fmt: skip
     broker = storage.broker
-    fanout = Fanout(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
+    tracing = find_tracing()
+    fanout = (tracing.fanout if tracing else Fanout)(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
     rooms.attach(pool, fanout.flush_room)
     broker.attach(fanout)
     if scaling is not None:
         assert isinstance(broker, SharedBroker)
         scaling.join(rooms=rooms, auth=auth, broker=broker)
     sending = Sending(
-        broker=broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock, max_bytes=limits.broadcast_bytes
-    )
+        broker=tracing.broker(broker) if tracing else broker, rooms=rooms, pool=pool, fanout=fanout, filters=filters, metrics=metrics, clock=clock,
+        max_bytes=limits.broadcast_bytes,
+    )  # fmt: skip
     built_ins = BuiltIns(auth=auth, authorization=authorization, sending=sending, limits=limits, metrics=metrics, clock=clock)
-    router = Router()
+    router = tracing.router() if tracing else Router()
     is_immediate = authorization.is_immediate
     inbound = Inbound(router=router, built_ins=built_ins, limits=limits, metrics=metrics, clock=clock, is_immediate=is_immediate)
     callbacks = Callbacks("server", ("connection", "disconnect"))
     node = scaling.name if scaling else config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
+    audit = Audit(clock, node=node)
+    rooms.audit = auth.audit = audit
     sockets = Sockets(
         node=node, pool=pool, rooms=rooms, fanout=fanout, inbound=inbound, built_ins=built_ins, callbacks=callbacks, limits=limits,
-        deflate_threshold=config.compression.threshold, metrics=metrics, clock=clock,
+        deflate_threshold=config.compression.threshold, metrics=metrics, audit=audit, clock=clock,
     )  # fmt: skip
     origins = OriginPolicy(config.cors)
     proxies = TrustedProxies(config.trusted_proxies)
-    audit = Audit(clock)
-
-    def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes) -> None:
-        inflater = Inflater() if arrival.deflate is not None else None
-        reader = FrameReader(max_message=limits.message_bytes, max_fragments=limits.fragments, inflater=inflater)
-        transport = WebSocketTransport(stream, reader, arrival.address)
-        sockets.welcome(arrival, transport)
-        transport.take_over(early, limits.outbox_soft_bytes)
-
     handshake = Handshake(
         paths=WEBSOCKET_PATHS, origins=origins, auth=auth, pool=pool, limits=limits, proxies=proxies,
-        offers_deflate=config.compression.enabled, metrics=metrics, clock=clock, welcome=welcome,
+        offers_deflate=config.compression.enabled, metrics=metrics, audit=audit, clock=clock, welcome=_welcome(sockets, limits),
     )  # fmt: skip
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
@@ -148,8 +149,21 @@ def assemble(
     bus = scaling.bus if scaling else LocalBus()
     return Parts(
         auth, authorization, broker, storage, scaling, bus, manager, instances, availability, rooms, pool, router, callbacks, sending, fanout,
-        built_ins, sockets, handshake, origins, metrics, _tls(config), node, config.scaling.instance_url, proxies, audit
+        built_ins, sockets, handshake, origins, metrics, _tls(config), node, config.scaling.instance_url, proxies, audit, tracing
     )  # fmt: skip
+
+
+def _welcome(sockets: Sockets, limits: LimitOptions) -> Welcome:
+    """What becomes of a stream whose handshake is done."""
+
+    def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes) -> None:
+        inflater = Inflater() if arrival.deflate is not None else None
+        reader = FrameReader(max_message=limits.message_bytes, max_fragments=limits.fragments, inflater=inflater)
+        transport = WebSocketTransport(stream, reader, arrival.address)
+        sockets.welcome(arrival, transport)
+        transport.take_over(early, limits.outbox_soft_bytes)
+
+    return welcome
 
 
 def _fields(options: Options) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..audit import Audit
 from ..auth.authentication import WebSocketAuth
 from ..auth.origin import OriginPolicy
 from ..auth.user import Identity
@@ -66,6 +67,7 @@ class Handshake:
         proxies: TrustedProxies,
         offers_deflate: bool,
         metrics: Metrics,
+        audit: Audit,
         clock: Clock,
         welcome: Welcome,
     ) -> None:
@@ -83,6 +85,7 @@ class Handshake:
         self._proxies = proxies
         self._offers_deflate = offers_deflate
         self._metrics = metrics
+        self._audit = audit
         self._clock = clock
         self._welcome = welcome
         self._of_node = Buckets(limits.handshakes_per_second, None, factor=2.0)
@@ -103,6 +106,7 @@ class Handshake:
 
     def refused(self, status: int) -> None:
         self._metrics.handshakes_refused[status] += 1
+        self._audit.note_stranger("refuse", code=status)
 
     async def _verdict_later(self, upgrade: Upgrade, outcome: Awaitable[Outcome]) -> Verdict:
         return self._verdict(upgrade, await outcome)
@@ -125,11 +129,11 @@ class Handshake:
         address = self._proxies.client_address(request.peer_address, ", ".join(upgrade.all(b"x-forwarded-for")))
         refusal = upgrade.fault() or self._misdirected(upgrade) or self._no_place(address)
         if refusal is not None:
-            return self._refuse(refusal)
+            return self._refuse(refusal, address)
         try:
             found = deflate.negotiate(", ".join(upgrade.all(b"sec-websocket-extensions")) or None, max_message=self._limits.message_bytes)
         except ProtocolError as error:
-            return self._refuse(Refusal(400, "bad_request", error.message))
+            return self._refuse(Refusal(400, "bad_request", error.message), address)
         subprotocol = upgrade.subprotocol()
         arrival = Arrival(
             address,
@@ -139,7 +143,7 @@ class Handshake:
             rejection=None if subprotocol in (None, SUBPROTOCOL, SUBPROTOCOL_MSGPACK) else CloseCode.UNSUPPORTED_VERSION,
         )
         outcome = self._check_token(upgrade, arrival)
-        return outcome if isinstance(outcome, Refusal | Arrival) else self._look_again(outcome)
+        return outcome if isinstance(outcome, Refusal | Arrival) else self._look_again(outcome, address)
 
     def entered(self, address: str) -> None:
         """A connection from this address has begun."""
@@ -152,7 +156,9 @@ class Handshake:
             del self._connections[address]
 
     def penalty(self, address: str) -> float:
-        """Count a failed authentication; the seconds that its answer is to be held back."""
+        """Count and note a failed authentication; the seconds that its answer is to be held back."""
+        self._metrics.authentications_failed += 1
+        self._audit.note_stranger("refuse", code=401, address=address, reason="not_authenticated")
         return PENALTY if self._failures.spend(address, self._clock.monotonic()) else 0.0
 
     # — the steps —
@@ -181,11 +187,11 @@ class Handshake:
             return _busy(503, "All connections of this server are taken.", RETRY_AFTER)
         return None
 
-    async def _look_again(self, outcome: Awaitable[Outcome]) -> Outcome:
+    async def _look_again(self, outcome: Awaitable[Outcome], address: str) -> Outcome:
         """After a wait: the last place may have gone to somebody else meanwhile."""
         found = await outcome
         if isinstance(found, Arrival) and (not self.is_open or self._pool.is_full):
-            return self._refuse(_busy(503, "The server takes no connections at the moment.", RETRY_AFTER))
+            return self._refuse(_busy(503, "The server takes no connections at the moment.", RETRY_AFTER), address)
         return found
 
     def _check_token(self, upgrade: Upgrade, arrival: Arrival) -> Outcome | Awaitable[Outcome]:
@@ -212,7 +218,8 @@ class Handshake:
         """The token is no good: 401 where the client can read that, else the upgrade, and close 4500."""
         outcome: Outcome
         if is_readable:
-            outcome = self._refuse(Refusal(401, "not_authenticated", AuthenticationError.default_message, (("WWW-Authenticate", "Bearer"),)))
+            self._metrics.handshakes_refused[401] += 1
+            outcome = Refusal(401, "not_authenticated", AuthenticationError.default_message, (("WWW-Authenticate", "Bearer"),))
         else:
             outcome = replace(arrival, rejection=CloseCode.TOKEN_INVALID)
         penalty = self.penalty(arrival.address)
@@ -222,9 +229,10 @@ class Handshake:
         await self._clock.sleep(seconds)
         return outcome
 
-    def _refuse(self, refusal: Refusal) -> Refusal:
-        self.refused(refusal.status)
-        logger.info("a handshake was refused: %d %s", refusal.status, refusal.message)
+    def _refuse(self, refusal: Refusal, address: str) -> Refusal:
+        self._metrics.handshakes_refused[refusal.status] += 1
+        if self._audit.note_stranger("refuse", code=refusal.status, address=address, reason=refusal.code):
+            logger.info("a handshake was refused: %d %s", refusal.status, refusal.message)
         return refusal
 
 

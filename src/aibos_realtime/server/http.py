@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Struct
@@ -54,7 +55,11 @@ class HttpApp:
         method = str(scope["method"])
         headers = self._cors(scope)
         if method != "OPTIONS" and path not in self._routes and (app := self._app_of(path)) is not None:
-            await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, _adding(send, headers))
+            if self._status()[1] == "stopped":
+                message = "The server does not run: pass its lifespan to the app in which it is mounted."
+                await _answer(send, 503, problem("unavailable", message, retryable=True), [*headers, (b"retry-after", b"1")], method)
+                return
+            await app({**scope, "path": path, "raw_path": _raw_path(scope, path), "root_path": ""}, receive, _adding(send, headers))
             return
         if method not in ("GET", "HEAD"):
             if method == "OPTIONS":
@@ -92,6 +97,12 @@ class HttpApp:
             scope.get("scheme") == "https",
             preflight=scope["method"] == "OPTIONS",
         )
+
+
+def _raw_path(scope: Scope, path: str) -> bytes:
+    """The path as it was written, below where this is mounted: `path` does not tell a `/` from a `%2F`."""
+    raw = bytes(scope.get("raw_path") or b"").partition(b"?")[0].removeprefix(quote(str(scope.get("root_path", ""))).encode())
+    return raw if unquote(raw.decode("latin-1")) == path else quote(path).encode()
 
 
 def _adding(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..admin.access import Access
+from ..admin.backlogs import BacklogReader
 from ..admin.figures import Figures
 from ..admin.live import Live
 from ..admin.node import Node
 from ..admin.operations import Operations
-from ..admin.prometheus import MetricsApp
+from ..admin.requests import DescribeMetrics
 from ..admin.site import Site
 from ..auth.operators import HttpOptions, Operators
+from ..backends.foreign import Foreign
 from ..clock import Clock
 from ..pipeline.broadcaster import EventBroadcaster
 from ..storage.shared_broker import SharedBroker
 from ..transport.asgi import Receive, Scope, Send
 from .assembly import Parts
 from .people import People
+
+if TYPE_CHECKING:
+    from ..admin.prometheus import NodeExposition
 
 
 class Operation:
@@ -30,15 +35,23 @@ class Operation:
     ) -> None:
         self.operators = Operators(options, auth=parts.auth)
         self.figures = _figures(parts, state, clock)
-        Node(name=parts.node, pool=parts.pool, audit=parts.audit, figures=self.figures, bus=parts.bus, clock=clock)
+        self.drainer, self.relay = parts.storage.drainer, parts.storage.relay
+        self.backlogs = BacklogReader(
+            queue=parts.storage.queue, outbox=self.relay.backlog if self.relay is not None else None, is_running=lambda: state() != "stopped",
+            clock=clock,
+        )  # fmt: skip
+        node = Node(name=parts.node, pool=parts.pool, audit=parts.audit, figures=self.figures, bus=parts.bus, clock=clock)
         self.operations = Operations(
             broadcaster=broadcaster, broker=parts.broker, filters=parts.sending.filters, rooms=parts.rooms, queue=parts.storage.queue,
             auth=parts.auth, authorization=parts.authorization, disconnect=people.disconnect, set_role=people.set_role, bus=parts.bus,
-            audit=parts.audit,
+            node=node.answer, audit=parts.audit, foreign=Foreign(parts.metrics, clock),
         )  # fmt: skip
         self._access = Access(self.operators, address_of=parts.proxies.address_of, penalty=parts.handshake.penalty, clock=clock)
         self._options = options
         self._clock = clock
+        self._name, self._bus, self._tracing = parts.node, parts.bus, parts.tracing
+        self._described: NodeExposition | None = None
+        parts.bus.on(DescribeMetrics, self._describe_metrics)
         if options.dashboard:
             Live(self.operations, self.operators).register(parts.router)
 
@@ -48,7 +61,7 @@ class Operation:
         if self._options.api:
             found["/api/"] = Later(self._create_api)
         if self._options.metrics:
-            found["/metrics"] = MetricsApp(self.figures, self._access)
+            found["/metrics"] = Later(self._create_metrics)
         if self._options.dashboard:
             found |= {"/dashboard": site, "/dashboard/": site}
         return found
@@ -56,7 +69,23 @@ class Operation:
     def _create_api(self) -> Any:
         from ..admin.api import create_api
 
-        return create_api(self.operations, self._access, options=self._options, clock=self._clock)
+        api = create_api(self.operations, self._access, options=self._options, clock=self._clock)
+        return self._tracing.app(api) if self._tracing is not None else api
+
+    def _create_metrics(self) -> Any:
+        from ..admin.prometheus import MetricsApp
+
+        return MetricsApp(self._exposition(), self._access, self._bus)
+
+    def _exposition(self) -> NodeExposition:
+        from ..admin.prometheus import NodeExposition
+
+        if self._described is None:
+            self._described = NodeExposition(self, name=self._name)
+        return self._described
+
+    async def _describe_metrics(self, request: DescribeMetrics) -> Any:
+        return await (await asyncio.to_thread(self._exposition)).describe()
 
 
 class Later:

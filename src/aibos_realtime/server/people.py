@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from ..audit import Audit, actor, on_request
 from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity
 from ..backends.bus import Bus
@@ -18,11 +19,12 @@ from ..protocol.close_codes import CloseCode, default_reason
 class People:
     """Asks every node over the bus, which has not started yet, and does what is asked for this node's connections."""
 
-    def __init__(self, *, pool: ConnectionPool, built_ins: BuiltIns, auth: WebSocketAuth, bus: Bus) -> None:
+    def __init__(self, *, pool: ConnectionPool, built_ins: BuiltIns, auth: WebSocketAuth, bus: Bus, audit: Audit) -> None:
         self._pool = pool
         self._built_ins = built_ins
         self._auth = auth
         self._bus = bus
+        self._audit = audit
         bus.on(Disconnect, self._disconnect)
         bus.on(SetRole, self._set_role)
         auth.on_revoked(self._close_of)
@@ -32,11 +34,15 @@ class People:
         """Close every connection of a user, or one; returns how many."""
         if (user_id is None) == (socket_id is None):
             raise ConfigurationError("disconnect: exactly one of user_id and socket_id is needed")
-        return _sum(await self._bus.ask(Disconnect(user_id, socket_id, code)))
+        count = _sum(await self._bus.ask(Disconnect(user_id, socket_id, code)))
+        self._audit.note("disconnect", user_id=user_id, socket_id=socket_id, code=code, reason=on_request(count), by=actor())
+        return count
 
     async def set_role(self, user_id: str, role: str) -> int:
         """Change a user's role on his connections; returns how many."""
-        return _sum(await self._bus.ask(SetRole(user_id, role)))
+        count = _sum(await self._bus.ask(SetRole(user_id, role)))
+        self._audit.note("role", user_id=user_id, reason=role, by=actor())
+        return count
 
     def _disconnect(self, request: Disconnect) -> int:
         if request.user_id is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from contextlib import AsyncExitStack
 
@@ -17,12 +18,13 @@ from ..backends.redis.intake import RedisIntake
 from ..backends.redis.lease import RedisLease
 from ..backends.redis.log import RedisLog
 from ..backends.redis.nodes import RedisNodes
+from ..backends.redis.options import placed
 from ..backends.redis.revocations import RedisRevocations
 from ..clock import Clock
 from ..cluster.reports import OwnReport
 from ..cluster.scaling import ScalingManager
 from ..config import RealtimeConfig
-from ..errors import ConfigurationError
+from ..errors import BrokerUnavailable, ConfigurationError
 from ..hub.connections import ConnectionPool
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
@@ -36,6 +38,8 @@ class Scaling:
     def __init__(self, config: RealtimeConfig, *, has_store: bool, metrics: Metrics, clock: Clock) -> None:
         redis = config.nodes_redis
         assert redis is not None, "the configuration was checked"
+        self._redis = redis
+        self._redis_path = "scaling.redis" if config.scaling.redis is not None else "queue.redis"
         self.name = config.scaling.instance_id or f"node-{secrets.token_hex(4)}"
         self.node = secrets.token_hex(8)
         self.client = Client.from_options(redis, clock=clock)
@@ -52,6 +56,9 @@ class Scaling:
         self.manager = ScalingManager(nodes=self.nodes, clock=clock)
         layout = self.log.layout
         self.bus = RedisBus(self.client, layout, nodes=self.nodes, metrics=metrics, clock=clock)
+        self.group: str | None = None
+        """The name of all nodes that meet here: in this Redis, whatever its address, under this prefix."""
+        self._store: str | None = None
         self._directory = RedisDirectory(self.client, layout, node=self.node, nodes=self.nodes, metrics=metrics, clock=clock)
         self._metrics = metrics
         self._weight = config.scaling.weight
@@ -64,6 +71,7 @@ class Scaling:
         kept = RedisRevocations(self.client, self.log.layout, memory=auth.revocation_memory, metrics=self._metrics, clock=self._clock)
         auth.join(self.bus, kept)
         self.nodes.on_gone(self._directory.clean_up)
+        self.nodes.on_forgotten(self._tell_again)
         self.nodes.on_forgotten(self._directory.tell_again)
         self.nodes.on_forgotten(auth.keep_revocations)
 
@@ -82,12 +90,33 @@ class Scaling:
 
     async def start(self) -> None:
         """Connect. Raises `ConfigurationError`, `BrokerUnavailable`."""
-        await self.client.open()
+        try:
+            await self.client.open()
+        except (BrokerUnavailable, ConfigurationError) as error:
+            raise placed(error, self._redis_path, self._redis) from error.__cause__
+        await self._find_group()  # before this node is registered: where Redis loses the one it loses the other, and is told both again
         await self.nodes.start()
         await self.bus.start()
 
+    async def _find_group(self) -> None:
+        key = self.log.layout.of_nodes("group")
+        await self.client.command("SET", key, secrets.token_hex(8), "NX")
+        found = (await self.client.command("GET", key) or b"").decode(errors="replace")
+        self.group = found if re.fullmatch("[0-9a-f]{16}", found) else None
+
+    async def _tell_again(self) -> None:
+        """Redis has lost what the nodes have agreed on."""
+        if self.group is not None:
+            await self.client.command("SET", self.log.layout.of_nodes("group"), self.group)
+        if self._store is not None:
+            await self.client.command("SET", self.log.layout.of_nodes("store"), self._store)
+
     async def agree(self, store: str) -> None:
         """See that all nodes keep their events in one place. Raises `ConfigurationError` where the others that live have another one."""
+        await self._agree(store)
+        self._store = store
+
+    async def _agree(self, store: str) -> None:
         key = self.log.layout.of_nodes("store")
         await self.client.command("SET", key, store, "NX")
         if await self.client.command("GET", key) == store.encode():

@@ -29,7 +29,7 @@ from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.base import CLOSE_TIMEOUT
 from .asgi import AsgiApp
-from .assembly import WEBSOCKET_PATHS, assemble
+from .assembly import WEBSOCKET_PATHS, Parts, assemble
 from .http import HttpApp
 from .instances import INSTANCES_PATH
 from .loop import new_event_loop, rare_garbage_collection, run_until_signalled
@@ -92,11 +92,21 @@ class RealtimeServer:
         }  # fmt: skip
         given = {name: value for name, value in groups.items() if value is not None}
         self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given, **unknown})
-        self._parts = parts = assemble(
+        parts = assemble(
             self.config, clock=clock, auth=auth, authorization=authz, rooms=manager, pool=pool, broker=broker, persistence=messages, queue=work
         )
         self._tls = context or parts.tls
         self._clock = clock
+        self._state = "stopped"
+        self._port: Port | None = None
+        self._shares_port = False
+        self._stopped = asyncio.Event()
+        self._app: Any = None
+        self._offer(parts)
+
+    def _offer(self, parts: Parts) -> None:
+        """What the parts are to the application, to operators, and to HTTP."""
+        self._parts = parts
         self.auth = parts.auth
         self.authorization = parts.authorization
         self.broker = parts.broker
@@ -105,16 +115,11 @@ class RealtimeServer:
         self.pool = parts.pool
         self.metrics = parts.metrics
         self.monitor = ConnectionMonitor(pool=parts.pool)
-        self.broadcaster = EventBroadcaster(server=self)
-        self._state = "stopped"
-        self._port: Port | None = None
-        self._shares_port = False
-        self._stopped = asyncio.Event()
         self.scaling = parts.scaling_manager
-        self._app: Any = None
-        self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth, bus=parts.bus)
+        self.broadcaster = EventBroadcaster(server=self)
+        self._people = People(pool=parts.pool, built_ins=parts.built_ins, auth=parts.auth, bus=parts.bus, audit=parts.audit)
         self._operation = Operation(
-            parts, self.config.http, broadcaster=self.broadcaster, people=self._people, state=lambda: self._status()[1], clock=clock
+            parts, self.config.http, broadcaster=self.broadcaster, people=self._people, state=lambda: self._status()[1], clock=self._clock
         )
         self._http = HttpApp(
             status=self._status, websocket_paths=WEBSOCKET_PATHS, origins=parts.origins, routes={INSTANCES_PATH: parts.instances_route},

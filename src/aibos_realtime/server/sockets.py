@@ -11,6 +11,7 @@ from functools import partial
 from inspect import signature
 from typing import Any, Protocol
 
+from ..audit import Audit
 from ..clock import Clock, Timer
 from ..errors import AuthenticationError, BackendError, ConnectionLimitExceeded
 from ..hub.callbacks import Callbacks
@@ -59,6 +60,7 @@ class Sockets:
         limits: LimitOptions,
         deflate_threshold: int,
         metrics: Metrics,
+        audit: Audit,
         clock: Clock,
     ) -> None:
         self.outbox_limits = OutboxLimits(limits.outbox_soft_bytes, limits.outbox_bytes, limits.outbox_seconds)
@@ -76,6 +78,7 @@ class Sockets:
         self._callbacks = callbacks
         self._limits = limits
         self._metrics = metrics
+        self._audit = audit
         self._clock = clock
         self._codecs = (JsonCodec(), MsgpackCodec())
         self._deflate_threshold = deflate_threshold
@@ -84,6 +87,7 @@ class Sockets:
         self._ticking: Timer | None = None
         self._round: list[Socket] = []
         self._slice = 0
+        self._seen_behind = self._seen_bytes = 0
         self._emptied = asyncio.Event()
 
     # — beginning —
@@ -101,6 +105,7 @@ class Sockets:
         encoding = self.encoding(arrival.subprotocol, arrival.deflate.window_bits if arrival.deflate else None)
         socket = Socket(self, transport, encoding, headers=arrival.headers, connected_at=self._clock.now())
         transport.attach(socket)
+        self._metrics.handshakes_accepted += 1
         try:
             self._pool.add_connection(socket)
         except ConnectionLimitExceeded:
@@ -188,6 +193,13 @@ class Sockets:
         self._pool.unbind(socket)
 
     def bind(self, socket: Socket) -> None:
+        user = socket.user
+        if user is not None and not self._pool.is_bound(socket):
+            self._metrics.authentications += 1
+            self._audit.note(
+                "authenticate" if socket.ready else "connect",
+                socket_id=socket.id, user_id=user.id, tenant_id=user.tenant_id, address=socket.remote_address,
+            )  # fmt: skip
         self._pool.bind(socket)
         self._rooms.renew(socket)
         if socket.authenticated:
@@ -214,6 +226,7 @@ class Sockets:
             return
         if self.handshake is not None:
             self.handshake.left(socket.remote_address)
+        self._note_end(socket, code)
         own = socket.handlers.get("disconnect")
         said = reason or default_reason(code) or str(code)
         if own is not None:
@@ -223,6 +236,13 @@ class Sockets:
         self._callbacks.notify("disconnect", socket, said)
         if not len(self._pool):
             self._emptied.set()
+
+    def _note_end(self, socket: Socket, code: int) -> None:
+        user, address = socket.user, socket.remote_address
+        if user is None:
+            self._audit.note_stranger("disconnect", code=code, address=address, socket_id=socket.id)
+        else:
+            self._audit.note("disconnect", socket_id=socket.id, user_id=user.id, tenant_id=user.tenant_id, address=address, code=code)
 
     # — every second —
 
@@ -235,6 +255,8 @@ class Sockets:
         now = self.coarse_now = self._inbound.coarse_now = self._clock.monotonic()
         if self._slice == 0:
             self._round = list(self._pool)
+            self._metrics.connections_behind, self._metrics.outbox_bytes = self._seen_behind, self._seen_bytes
+            self._seen_behind = self._seen_bytes = 0
         self._ticking = self._clock.call_later(TICK, self._tick)
         for socket in self._round[self._slice :: SLICES]:
             try:
@@ -246,7 +268,9 @@ class Sockets:
         self._slice = (self._slice + 1) % SLICES
 
     def _look_at(self, socket: Socket, now: float) -> None:
-        socket.check_outbox(now)
+        if waiting := socket.check_outbox(now):
+            self._seen_behind += 1
+            self._seen_bytes += waiting
         if socket.deadline is not None and now >= socket.deadline:
             socket.disconnect(CloseCode.NOT_AUTHENTICATED, default_reason(CloseCode.NOT_AUTHENTICATED))
             return

@@ -12,10 +12,11 @@ from msgspec import structs
 
 from ..backends.base import Broker, Draft, Receipt
 from ..backends.memory.broker import MemoryBroker
+from ..backends.redis.options import placed
 from ..backends.sql.database import Database
 from ..clock import Clock
 from ..config import RealtimeConfig
-from ..errors import ConfigurationError
+from ..errors import BrokerUnavailable, ConfigurationError
 from ..hub.rooms import RoomManager
 from ..metrics import Metrics
 from ..pipeline.filters import Filters
@@ -61,7 +62,8 @@ class Storage:
         self.persistence = persistence
         self.broker = broker if broker is not None else MemoryBroker(clock=clock)
         self._database: Database | None = None
-        self._relay: Relay | None = None
+        self.relay: Relay | None = None
+        """What publishes from the outbox; None without a database."""
         self._scaling: Scaling | None = None
         self.drainer: Drainer | None = None
         """What takes events to the database, where several nodes share a log."""
@@ -75,7 +77,7 @@ class Storage:
             durable = _durable(config, persistence.database, metrics, clock)
             persistence.attach(durable)
             self.broker = SplitBroker(durable=durable, ephemeral=self.broker, is_ephemeral=lambda room: _is_ephemeral(rooms, room))
-            self._relay = Relay(persistence.database, partial(_publish, self.broker, rooms=rooms, filters=filters), clock=clock)
+            self.relay = Relay(persistence.database, partial(_publish, self.broker, rooms=rooms, filters=filters), clock=clock)
         self.queue = queue if queue is not None else _queue(config, persistence, clock)
         self._life = AsyncExitStack()
         self._drain = 0.0
@@ -89,7 +91,7 @@ class Storage:
         if persistence is not None:
             from ..backends.sql.events import SqlEventStore
 
-            store = SqlEventStore(persistence.database)
+            store = SqlEventStore(persistence.database, group=lambda: scaling.group)
             persistence.attach(scaling.erasure)
             self.drainer = Drainer(
                 scaling.intake, store, scaling.lease("store"), on_era=partial(self._enter_era, scaling), metrics=metrics, clock=clock
@@ -97,7 +99,7 @@ class Storage:
         self.broker = broker = SharedBroker(scaling.log, store=store, ack=config.persistence.ack or "queued", metrics=metrics, clock=clock)
         if persistence is not None and self.drainer is not None:
             drainer = self.drainer
-            self._relay = Relay(persistence.database, partial(publish, broker), clock=clock, is_ours=lambda: drainer.is_holder)
+            self.relay = Relay(persistence.database, partial(publish, broker), clock=clock, is_ours=lambda: drainer.is_holder)
 
     async def _enter_era(self, scaling: Scaling, era: str) -> None:
         """What the database's era is, all nodes have to take up, and so it has to be everybody's database."""
@@ -109,8 +111,8 @@ class Storage:
 
     @property
     def waiting(self) -> int | None:
-        """Events that wait for the database; None where they are acknowledged only once it has them."""
-        return None
+        """Events that wait for the database, as the node that takes them there knows; None on the others, and where there is but one node."""
+        return self.drainer.waiting if self.drainer is not None else None
 
     async def start(self) -> None:
         """Open everything. Raises `ConfigurationError`, `BackendError`; then all is closed again."""
@@ -136,12 +138,20 @@ class Storage:
                 await self._scaling.agree("memory")
             opened.push_async_callback(self.broker.stop)
             await self.broker.start()
-            if self._relay is not None:
-                opened.push_async_callback(self._relay.stop)
-                await self._relay.start()
+            if self.relay is not None:
+                opened.push_async_callback(self.relay.stop)
+                await self.relay.start()
             opened.push_async_callback(self._stop_queue)
-            await self.queue.start()
+            await self._start_queue()
             self._life = opened.pop_all()
+
+    async def _start_queue(self) -> None:
+        try:
+            await self.queue.start()
+        except (BrokerUnavailable, ConfigurationError) as error:
+            if self.queue.options.redis is None:
+                raise
+            raise placed(error, "queue.redis", self.queue.options.redis) from error.__cause__
 
     async def stop(self, drain: float) -> None:
         """Close everything, whatever happens to one of them; what is on its way is stored first. Idempotent.

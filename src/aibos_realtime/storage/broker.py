@@ -162,6 +162,7 @@ class StoredBroker:
             is_worth_another_try = is_first and self._clock.monotonic() - began < AT_ONCE
             return await self._fail(batch, events, error, is_worth_another_try)
         self._metrics.commits += 1
+        self._metrics.commit_times.note(self._clock.monotonic() - began)
         for submission, event in zip(batch, events, strict=True):
             self._hand_on(submission, event)
         return True

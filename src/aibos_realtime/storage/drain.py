@@ -30,6 +30,8 @@ IDLE, MOST_IDLE = 0.1, 0.5
 """Seconds from one look at what was empty to the next, about, while nobody waits; doubling while nothing comes."""
 ASK_AGAIN = 0.5
 """Seconds after which a node without the lease asks for it again."""
+COUNT_EVERY = 1.0
+"""Seconds after which the node that drains counts what waits."""
 CHECK_EVERY = 5.0
 """Seconds after which a node makes sure that it may still write to the store."""
 GRACE = 2.0
@@ -98,6 +100,8 @@ class Drainer:
         self._is_outage = self._is_refusing = False
         """The store does not answer; it took nothing when it was given something."""
         self._unreadable: set[int] = set()
+        self._waiting: int | None = None
+        self._counted_at = -COUNT_EVERY
         self.era = ""
         self.is_store_available = False
         """Whether the store took, or would take, what is drained."""
@@ -120,6 +124,11 @@ class Drainer:
     def oldest_age(self) -> float:
         """Seconds for which the oldest event that was seen last has been waiting; 0 where nothing waited, or another node drains."""
         return max(line.age for line in self._lines) if self.is_holder else 0.0
+
+    @property
+    def waiting(self) -> int | None:
+        """How many events waited, a second ago at most; None where another node drains, or the log did not say."""
+        return self._waiting if self.is_holder else None
 
     # — life —
 
@@ -241,6 +250,7 @@ class Drainer:
 
     async def _store_batch(self, batch: Sequence[tuple[LoggedEvent, bool]]) -> None:
         """Store events; where they are refused, each half by itself, down to the one that is meant."""
+        began = self._clock.monotonic()
         try:
             await self._store.append_once([event for event, _ in batch], frozenset(n for n, (_, keep) in enumerate(batch) if not keep))
         except Refused as refusal:
@@ -253,6 +263,7 @@ class Drainer:
         else:
             self.batches += 1
             self._metrics.commits += 1
+            self._metrics.commit_times.note(self._clock.monotonic() - began)
             self.entries += len(batch)
 
     async def _bury(self, event: LoggedEvent, reason: str) -> None:
@@ -317,7 +328,7 @@ class Drainer:
             if line.shard in self._unreadable:
                 self._unreadable.remove(line.shard)
                 if not self._unreadable:
-                    logger.warning("what waits for the store can be read again")
+                    logger.info("what waits for the store can be read again")
             return
         line.count = max(1, line.count // 2)  # it may have been too much for the time it has
         if not isinstance(error, StoreUnavailable):
@@ -337,6 +348,17 @@ class Drainer:
                 await self._clock.sleep(IDLE)
             self._pause = min(self._pause * 2, MOST_IDLE)
             self._wake()
+            await self._count()
+
+    async def _count(self) -> None:
+        now = self._clock.monotonic()
+        if self.is_holder and now - self._counted_at >= COUNT_EVERY:
+            self._counted_at = now
+            try:
+                self._waiting = await self._intake.count()
+            except Exception as error:
+                self._waiting = None
+                _tell_of_fault("counting what waits for the store", error)
 
     def _wake(self) -> None:
         self._pulse.set()

@@ -274,7 +274,9 @@ class Follower:
                 start = head
         if not self._is_current(followed):
             return False
-        logger.warning("continuity of a room was lost, and its members are told: what was published after offset %d is gone", followed.offset)
+        logger.warning(
+            "continuity of the room %s was lost, and its members are told: what was published after offset %d is gone", room, followed.offset
+        )
         followed.stand_at(start)
         self._metrics.gaps_lost += 1
         try:

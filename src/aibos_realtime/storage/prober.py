@@ -57,6 +57,12 @@ class Prober:
         if sent is not None and sent[0] == token:
             self.lag = self._clock.monotonic() - sent[1]
 
+    @property
+    def delay(self) -> float:
+        """Seconds that the last probe took, or for which an older one has been on its way, if that is longer."""
+        now = self._clock.monotonic()
+        return max([self.lag, *(now - at for _, at in self._sent.values())])
+
     def forget(self) -> None:
         """The probes that are on their way may be lost, which is known: that they are not heard says nothing."""
         self._sent.clear()

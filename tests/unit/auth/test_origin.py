@@ -135,6 +135,7 @@ def test_response_headers() -> None:
         (b"vary", b"Origin"),
         (b"access-control-allow-origin", b"https://app.example"),
         (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"Allow, Retry-After"),
     ]
     assert LIST.response_headers("https://evil.test", "rt.example", True, preflight=True) == [(b"vary", b"Origin")]
     assert LIST.response_headers(None, "rt.example", True) == [(b"vary", b"Origin")]

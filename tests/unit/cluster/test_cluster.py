@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -139,3 +140,24 @@ async def test_without_redis_it_says_so() -> None:
         url = server.url
     with pytest.raises(BrokerUnavailable):
         await Cluster(redis={"url": url}).start()
+
+
+async def test_what_it_does_to_people_is_in_its_audit_log(cluster: Cluster, rig: RoomNodes, one: RoomNode, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aibos_realtime.audit")
+    await one.join("ann", "a")
+    caplog.clear()
+    await cluster.rooms.kick("a", "ann")
+    await cluster.set_role("ann", "admin")
+    await cluster.revoke(token_id="t-1")
+    await cluster.disconnect(user_id="ann")
+    noted = [
+        (record.getMessage(), vars(record).get("user_id"), vars(record).get("reason"))
+        for record in caplog.records
+        if vars(record).get("node") == "worker"
+    ]
+    assert noted == [
+        ("kick", "ann", None),
+        ("role", "ann", "admin"),
+        ("revoke", None, "token t-1"),
+        ("disconnect", "ann", "on request, 1 connection"),
+    ]

@@ -28,6 +28,7 @@ async def test_look_up_by_id_and_by_user() -> None:
         nobody.cut()
         assert await nobody.closed() == 1006
         assert pool.get_user_connections("bob") == [] and "bob" not in pool._by_user
+        assert pool.count_users() == 1 and pool.is_bound(first.socket) and not pool.is_bound(nobody.socket)
 
 
 async def test_a_full_pool_admits_nobody_and_adding_twice_changes_nothing() -> None:

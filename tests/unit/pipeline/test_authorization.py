@@ -156,3 +156,10 @@ async def test_requiring() -> None:
     with pytest.raises(PermissionDenied) as caught:
         await authz.require(ANN, "tenant_t2", "read")
     assert (caught.value.resource, caught.value.action) == ("tenant_t2", "read") and "t2" not in str(caught.value)
+
+
+def test_whether_there_can_be_anything_at_all() -> None:
+    authz = WebSocketAuthorization(permissions={"a": ["read"]}, roles={"boss": {"b_*": ["manage"]}})
+    assert authz.may_hold(ANN, "read") and not authz.may_hold(ANN, "manage") and not authz.may_hold(None, "read")
+    assert authz.may_hold(User("ann", "boss"), "manage") and not authz.may_hold(User("ann", "boss"), "write")
+    assert WebSocketAuthorization(check=lambda user, resource, action: None).may_hold(ANN, "manage")

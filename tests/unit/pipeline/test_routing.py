@@ -52,6 +52,31 @@ def test_where_it_is_wrong_without_the_value() -> None:
     assert "hunter" not in str(caught.value.details)
 
 
+class Checked(pydantic.BaseModel):
+    amount: int
+    lines: int = 0
+
+    @pydantic.field_validator("amount")
+    @classmethod
+    def _check(cls, amount: int) -> int:
+        if amount < 0:
+            raise ValueError("an amount is not negative")
+        return amount
+
+    @pydantic.field_validator("lines")
+    @classmethod
+    def _count(cls, lines: int) -> int:
+        if lines > 9:
+            raise AssertionError("at most 9 lines")
+        return lines
+
+
+def test_what_a_models_own_validator_says_is_said_as_it_is() -> None:
+    with pytest.raises(ValidationError) as caught:
+        converter(Checked)({"amount": -1, "lines": 10})
+    assert [error["message"] for error in caught.value.errors] == ["an amount is not negative", "at most 9 lines"]
+
+
 def test_plain_types_and_unions() -> None:
     assert converter(int)(5) == 5 and converter(list[int])([1]) == [1] and converter(int | None)(None) is None
     with pytest.raises(ValidationError):

@@ -193,3 +193,28 @@ async def test_a_request_of_any_shape_raises_nothing() -> None:
         outcome = door.gate.admit(Upgrade(request))
         assert isinstance(outcome, Refusal)
     await settle()
+
+
+async def test_refusals_are_noted_with_their_address_and_a_burst_of_them_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aibos_realtime.handshake")
+    door = Door()
+    audit = door.server._parts.audit
+    door.gate.is_open = False
+    assert {door.status() for _ in range(100)} == {503} and door.refused == {503: 100}
+    assert [record.getMessage()[:30] for record in caplog.records] == ["a handshake was refused: 503 T"]
+    (entry,) = audit.latest()
+    assert (entry.act, entry.code, entry.address, entry.reason, entry.count) == ("refuse", 503, "192.0.2.1", "overloaded", 1)
+    await door.clock.advance(1.0)
+    assert [entry.count for entry in audit.latest()] == [99, 1]
+    door.gate.refused(431)  # before it could be decided
+    assert audit.latest()[0].code == 431
+
+
+def test_a_bad_token_is_noted_once() -> None:
+    door = Door()
+    door.status((b"authorization", b"Bearer nonsense"))
+    door.clock._monotonic += 2
+    door.admit((b"sec-websocket-protocol", b"aibos.realtime.v1, bearer.nonsense"))
+    audit = door.server._parts.audit
+    assert [(entry.act, entry.code, entry.address) for entry in audit.latest()] == [("refuse", 401, "192.0.2.1")]
+    assert audit._held[("refuse", 401)] is not None and door.server.metrics.authentications_failed == 2

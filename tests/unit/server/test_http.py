@@ -64,3 +64,49 @@ async def test_cors_from_the_same_list() -> None:
     assert status == 204 and b"access-control-allow-methods" in headers
     _, _, headers = await caller.ask("/health", "GET", (b"origin", b"https://evil.example"))
     assert b"access-control-allow-origin" not in headers
+
+
+class Passing:
+    """An app that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize(
+    ("scope", "path", "raw"),
+    [({"path": "/api/a/b", "raw_path": b"/api/a%2Fb"}, "/api/a/b", b"/api/a%2Fb"),
+     ({"path": "/in/api/a/b", "raw_path": b"/in/api/a%2Fb?x=1", "root_path": "/in"}, "/api/a/b", b"/api/a%2Fb"),
+     ({"path": "/in t/api/\u00fc", "raw_path": b"/in%20t/api/%C3%BC", "root_path": "/in t"}, "/api/\u00fc", b"/api/%C3%BC"),
+     ({"path": "/in/api/a b", "root_path": "/in"}, "/api/a b", b"/api/a%20b"),
+     ({"path": "/api/a", "raw_path": b"/something/else"}, "/api/a", b"/api/a")],
+)  # fmt: skip
+async def test_an_app_gets_the_path_below_this_one_as_it_was_written(scope: dict[str, Any], path: str, raw: bytes) -> None:
+    caller, app = Caller(), Passing()
+    caller.app._apps["/api/"] = app
+    said: list[Any] = []
+
+    async def nothing() -> Any:
+        raise AssertionError("no body is read")
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await caller.app({"type": "http", "method": "GET", "headers": [], "scheme": "http"} | scope, nothing, send)
+    (found,) = app.scopes
+    assert (found["path"], found["raw_path"], found["root_path"]) == (path, raw, "")
+    assert said[0]["headers"] == [(b"x-own", b"1"), (b"vary", b"Origin")]
+
+
+async def test_an_app_of_a_server_that_does_not_run_is_not_asked() -> None:
+    for word in ("stopped", "draining"):
+        caller, app = Caller(False, word), Passing()
+        caller.app._apps["/api/"] = app
+        status, body, headers = await caller.ask("/api/x", "POST")
+        assert (status, len(app.scopes)) == ((503, 0) if word == "stopped" else (200, 1))
+        assert word != "stopped" or (b'"unavailable"' in body and headers[b"retry-after"] == b"1")

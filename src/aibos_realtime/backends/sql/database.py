@@ -72,7 +72,7 @@ class Connections(Protocol):
 
     async def acquire_writer(self, wait: float) -> Writer: ...
 
-    async def acquire_share(self, wait: float) -> Share: ...
+    async def acquire_share(self, wait: float, group: str | None) -> Share: ...
 
     async def upgrade(self) -> Versions: ...
 
@@ -182,12 +182,13 @@ class Database:
         """
         return await self._opened().acquire_writer(wait)
 
-    async def acquire_share(self, wait: float = WAIT_FOR_WRITER) -> Share:
+    async def acquire_share(self, wait: float = WAIT_FOR_WRITER, *, group: str | None = None) -> Share:
         """The right to write the log beside others, until `release`, or the end of the process. `wait`: seconds for a server that has it alone.
 
-        Raises `ConfigurationError` when that one keeps it.
+        `group`: the name of the nodes that meet in one place; nodes of another group do not get the right while one of these has it. None: of no
+        group. SQLite, whose nodes are all on one machine, does not look at it. Raises `ConfigurationError` when others keep the right.
         """
-        return await self._opened().acquire_share(wait)
+        return await self._opened().acquire_share(wait, group)
 
     async def listen(self, channel: str, ring: Callable[[], None]) -> None:
         """Call `ring` once now, and after each commit of a transaction that did NOTIFY on a channel of PostgreSQL, until cancelled.
@@ -230,6 +231,13 @@ class Database:
             from .postgres import PostgresConnections as kind
         made: Connections = kind(self._place, self.options)
         return made
+
+
+def in_other_hands(shown: str) -> ConfigurationError:
+    """The error where nodes of another group write the log."""
+    return ConfigurationError(
+        f"database.url: nodes that meet elsewhere, in another Redis or under another prefix, write to {shown}: stop them, or use another database"
+    )
 
 
 def in_use(shown: str, *, is_shared: bool, is_wanted_alone: bool) -> ConfigurationError:

@@ -49,10 +49,11 @@ _BEFORE = _log_rows.where(messages.c.log_offset < bindparam("offset")).order_by(
 
 
 class SqlEventStore:
-    """See `backends.base.EventStore`."""
+    """See `backends.base.EventStore`. `group()`: the nodes that this one shares the store with (`Database.acquire_share`)."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, group: Callable[[], str | None] = lambda: None) -> None:
         self._database = database
+        self._group = group
         self._writer: Writer | None = None
         self._share: Share | None = None
         self._sharing = asyncio.Lock()
@@ -90,7 +91,7 @@ class SqlEventStore:
         async with self._sharing:
             if self._share is None:
                 await self._database.open()
-                self._share = await self._database.acquire_share()
+                self._share = await self._database.acquire_share(group=self._group())
             elif self._share.is_lost:
                 self._share = await self._share_again(self._share)
             else:
@@ -100,7 +101,7 @@ class SqlEventStore:
     async def _share_again(self, lost: Share) -> Share:
         await lost.release()
         try:
-            return await self._database.acquire_share(wait=0)
+            return await self._database.acquire_share(wait=0, group=self._group())
         except ConfigurationError as error:
             raise StoreUnavailable(LOST) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select
@@ -22,6 +23,9 @@ COMMITS = "commits"
 ERA = "era"
 """The generation in which nodes shared the log last, and the name of that era."""
 
+GROUP = "group"
+"""The name of the nodes that shared the log last: those that meet in one place."""
+
 _COUNT = f"UPDATE realtime_meta SET value = CAST(value AS INTEGER) + 1 WHERE key = '{COMMITS}' RETURNING value"
 
 
@@ -32,8 +36,12 @@ def read_meta(connection: Connection, key: str) -> str | None:
 
 def write_meta(connection: Connection, key: str, value: str) -> None:
     """Set a value, whether or not there was one."""
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(meta).values(key=key, value=value)
-    connection.execute(insert.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": value}))
+    connection.execute(_insert(connection, key, value).on_conflict_do_update(index_elements=[meta.c.key], set_={"value": value}))
+
+
+def _insert(connection: Connection, key: str, value: str) -> sqlite.Insert | postgresql.Insert:
+    values = {"key": key, "value": value}
+    return sqlite.insert(meta).values(values) if connection.dialect.name == "sqlite" else postgresql.insert(meta).values(values)
 
 
 class Era(NamedTuple):
@@ -70,6 +78,20 @@ def join_era(connection: Connection, *, is_new: bool = False) -> Era:
     return Era(generation, name)
 
 
+def join_group(connection: Connection, group: str, lives: Callable[[str], bool]) -> bool:
+    """Note which nodes share the log; False, and nothing is changed, where others do. `lives(name)`: whether a group has any node left.
+
+    Two groups would each give positions to the same rooms. Whoever calls it shares the lock of the log, and nobody else runs it at the same time.
+    """
+    last = read_meta(connection, GROUP)
+    if last == group:
+        return True
+    if last is not None and lives(last):
+        return False
+    write_meta(connection, GROUP, group)
+    return True
+
+
 def count_commit(connection: Connection) -> int:
     """Count one more transaction of the writer; how many there were, this one included."""
     count = connection.exec_driver_sql(_COUNT).scalar()
@@ -82,8 +104,9 @@ def identity(connection: Connection) -> str:
     """The random name of this database, given now where it has none."""
     found = read_meta(connection, IDENTITY)
     if found is None:
-        found = secrets.token_hex(8)
-        write_meta(connection, IDENTITY, found)
+        connection.execute(_insert(connection, IDENTITY, secrets.token_hex(8)).on_conflict_do_nothing())
+        found = read_meta(connection, IDENTITY)  # the name that the first of several nodes gave, which begin at one moment
+        assert found is not None
     return found
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
+from zlib import crc32
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -21,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import LOST, Versions, Work, in_use
+from .database import LOST, Versions, Work, in_other_hands, in_use
 from .failures import unavailable_for
-from .meta import find_generation, join_era, next_generation
+from .meta import find_generation, join_era, join_group, next_generation
 from .options import DatabaseOptions
 from .urls import Place
 from .versions import find_version, require_current, upgrade
@@ -44,6 +45,14 @@ AT_ONCE = 1.0
 
 _LOG, _SCHEMA, _ERA = "1633444467, 1", "1633444467, 2", "1633444467, 3"
 """Keys of advisory locks, which are per database: "aibs" as a number, and what is locked."""
+
+_GROUPS = "1633444468"
+"""The same for the groups of nodes that share the log, each with a number of its own."""
+_LIVES = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    f" AND classid = {_GROUPS} AND objid = :group)"
+)
 
 _TRY_SHARE = f"SELECT pg_try_advisory_lock_shared({_LOG})"
 
@@ -157,8 +166,8 @@ class PostgresConnections:
     async def acquire_writer(self, wait: float) -> PostgresWriter:
         return await self._acquire(PostgresWriter(self, self._place), wait)
 
-    async def acquire_share(self, wait: float) -> PostgresShare:
-        return await self._acquire(PostgresShare(self, self._place), wait)
+    async def acquire_share(self, wait: float, group: str | None) -> PostgresShare:
+        return await self._acquire(PostgresShare(self, self._place, group), wait)
 
     async def _acquire(self, writer: W, wait: float) -> W:
         try:
@@ -196,7 +205,7 @@ class PostgresWriter:
     right in between.
     """
 
-    TRY_LOCK = f"SELECT pg_try_advisory_lock({_LOG})"
+    try_lock = f"SELECT pg_try_advisory_lock({_LOG})"
 
     def __init__(self, connections: PostgresConnections, place: Place) -> None:
         self.generation = 0
@@ -208,19 +217,25 @@ class PostgresWriter:
         self._one_at_a_time = asyncio.Lock()
 
     async def acquire(self, wait: float) -> None:
-        """Get the right for the first time. Raises `ConfigurationError` where another server keeps it for `wait` seconds."""
+        """Get the right for the first time. Raises `ConfigurationError` where others keep it for `wait` seconds."""
         with unavailable_for(self._connections.name):
             self._session = await self._connections.connect_alone()
             if not await self._lock(self._session, wait):
                 raise await self._in_use(self._session)
-            await self._connections.transact(self._session, self._begin)
+            until = monotonic() + wait
+            while not await self._connections.transact(self._session, self._begin):
+                if monotonic() > until:
+                    raise in_other_hands(self._place.shown)
+                await asyncio.sleep(LOCK_RETRY)
 
     async def _in_use(self, session: AsyncConnection) -> ConfigurationError:
         is_shared = await self._connections.transact(session, lambda connection: bool(connection.scalar(text(_TRY_SHARE))))
         return in_use(self._place.shown, is_shared=is_shared, is_wanted_alone=True)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin(self, connection: Connection) -> bool:
+        """Whether the right, which is there, can be taken up."""
         self.generation = next_generation(connection)
+        return True
 
     async def write(self, work: Work[T]) -> T:
         async with self._one_at_a_time:
@@ -260,7 +275,7 @@ class PostgresWriter:
         return True
 
     def _try_lock(self, connection: Connection) -> bool:
-        is_ours = bool(connection.scalar(text(self.TRY_LOCK)))
+        is_ours = bool(connection.scalar(text(self.try_lock)))
         # Asked after the lock: whoever had it meanwhile has counted.
         if self.generation and find_generation(connection) != self.generation:
             self.is_lost = True
@@ -284,17 +299,34 @@ class PostgresWriter:
 
 
 class PostgresShare(PostgresWriter):
-    """See `database.Share`. As the writer alone, with the shared form of its lock."""
+    """See `database.Share`. As the writer alone, with the shared form of its lock, and one of the group, which says that the group lives."""
 
-    TRY_LOCK = _TRY_SHARE
     era = ""
+
+    def __init__(self, connections: PostgresConnections, place: Place, group: str | None) -> None:
+        super().__init__(connections, place)
+        self._group = group
+        self.try_lock = _TRY_SHARE if group is None else f"{_TRY_SHARE} AND pg_try_advisory_lock_shared({_GROUPS}, {_number(group)})"
 
     async def _in_use(self, session: AsyncConnection) -> ConfigurationError:
         return in_use(self._place.shown, is_shared=False, is_wanted_alone=False)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin(self, connection: Connection) -> bool:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERA})"))  # nodes come at the same moment
+        if self._group is not None and not join_group(connection, self._group, partial(_lives, connection)):
+            return False
         self.generation, self.era = join_era(connection)
+        return True
+
+
+def _lives(connection: Connection, group: str) -> bool:
+    """Whether any session has the lock of a group."""
+    return bool(connection.scalar(_LIVES, {"group": _number(group)}))
+
+
+def _number(group: str) -> int:
+    """What a group's lock is called."""
+    return crc32(group.encode()) & 0x7FFFFFFF
 
 
 async def _end(session: AsyncConnection) -> None:

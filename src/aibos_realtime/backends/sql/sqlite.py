@@ -226,7 +226,7 @@ class SqliteConnections:
     async def acquire_writer(self, wait: float) -> SqliteWriter:
         return await self._acquire(SqliteWriter(self, self._place), wait)
 
-    async def acquire_share(self, wait: float) -> SqliteShare:
+    async def acquire_share(self, wait: float, group: str | None) -> SqliteShare:
         return await self._acquire(SqliteShare(self, self._place), wait)
 
     async def _acquire(self, writer: W, wait: float) -> W:
