@@ -1,4 +1,4 @@
-"""What the dashboard costs a server while it is open: 10,000 connections (in memory, silent) in 1,000 rooms and one of 3,000, and a Chromium on each view.
+"""What the dashboard costs a server while it is open: 10,000 silent connections in 1,000 rooms and one of 3,000, and a Chromium on each view.
 
     python -m benchmarks.dashboard
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -77,10 +76,10 @@ class Meter:
 
 
 async def measure(seconds: float) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.dashboard", "--serve"], stdout=subprocess.PIPE, text=True)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.dashboard", "--serve", stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        port, token = (await asyncio.to_thread(process.stdout.readline)).split()
+        port, token = (await process.stdout.readline()).decode().split()
         meter = Meter(process.pid)
         print(f"{'no page open':28} {await meter.share(seconds):5.2f} %")
         async with async_playwright() as playwright:
@@ -111,7 +110,7 @@ async def measure(seconds: float) -> None:
         print(f"{'no page open':28} {await meter.share(seconds):5.2f} %")
     finally:
         process.kill()
-        process.wait()
+        await process.wait()
 
 
 def main() -> None:
