@@ -83,6 +83,31 @@ async def test_a_server_that_is_full_refuses_what_is_published_and_still_tells_a
         assert (await member.publish()).offset == 4
 
 
+@pytest.mark.parametrize("is_flushed", [True, False])
+async def test_how_far_the_store_is_holds_for_one_life_of_the_memory(server: RedisServer, is_flushed: bool) -> None:
+    """Entries that Redis had lost were taken for stored once the store had later ones, whose ids are higher: publishers were told `committed`."""
+    async with log_on(server.url, PREFIX, has_store=True) as bench:
+        intake = RedisIntake(bench.log)
+        await bench.begin()
+        (lost,) = await bench.append(draft())
+        if is_flushed:
+            await bench.command("FLUSHALL")
+        else:
+            server.stop(signal.SIGKILL)
+            await asyncio.to_thread(server.start)
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await bench.begin(epoch="e2")
+                    (later,) = await bench.append(draft())
+                    await intake.read(0, None, 10)
+                    await intake.drop(0, later.entry)
+                    break
+                except BrokerUnavailable:
+                    await asyncio.sleep(0)
+        assert later.life and later.life != lost.life and await bench.log.committed(0) == (later.life, later.entry)
+
+
 async def test_a_server_that_cannot_save_refuses_what_is_published(server: RedisServer) -> None:
     async with members_on(server.url, PREFIX, 1) as (member,):
         await member.watch("lobby")
