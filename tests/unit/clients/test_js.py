@@ -43,13 +43,18 @@ NODES = find_nodes()
 
 
 @cache
-def install() -> None:
-    """The packages for development, from the registry that npm is set up for. Skips the test where it cannot be reached."""
+def try_to_install() -> bool:
+    """The packages for development, from the registry that npm is set up for, whose certificates the system may have to vouch for."""
     stamp = CLIENT / "node_modules" / ".package-lock.json"
     if stamp.exists() and stamp.stat().st_mtime >= (CLIENT / "package-lock.json").stat().st_mtime:
-        return
-    done = run(NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-    if done.returncode:
+        return True
+    words = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=2", "--fetch-timeout=60000")
+    return run(NODE, NPM, *words, NODE_OPTIONS="--use-system-ca").returncode == 0
+
+
+def install() -> None:
+    """Skips the test where the packages cannot be had."""
+    if not try_to_install():
         pytest.skip("needs the npm packages of clients/js (npm ci), and an npm registry to have them from")
 
 
