@@ -21,7 +21,7 @@ from .clock import Clock
 
 logger = logging.getLogger("aibos_realtime.audit")
 
-Act = Literal["connect", "authenticate", "refuse", "disconnect", "kick", "revoke", "role", "publish", "destroy", "requeue", "purge"]
+Act = Literal["connect", "authenticate", "refuse", "disconnect", "kick", "revoke", "role", "destroy", "requeue", "purge"]
 KEPT = 2000
 """Entries that a node keeps in memory."""
 KEPT_OF_STRANGERS = 500

@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from ..backends.bus import Bus
-from ..errors import AuthenticationError, BackendError, PermissionDenied, RealtimeError
+from ..errors import AuthenticationError, BackendError, PermissionDenied, RealtimeError, ValidationError
 from ..transport.asgi import Receive, Scope, Send
 from .access import Access
 from .families import Sources, collect
@@ -77,12 +77,13 @@ class MetricsApp:
             caller = await self._access.identify(scope)
             if not caller.is_operator:
                 raise PermissionDenied("This is for operators.", resource="/metrics", action="read")
-            is_of_all = parse_qs(scope["query_string"].decode("latin-1")).get("nodes") == ["all"]
-            metrics = await (self._collect_all() if is_of_all else self._exposition.collect())
+            metrics = await (self._collect_all() if _is_of_all(scope) else self._exposition.collect())
         except AuthenticationError as error:
             await _refuse(scope, send, 401, error, ((b"www-authenticate", b"Bearer"),))
         except PermissionDenied as error:
             await _refuse(scope, send, 403, error)
+        except ValidationError as error:
+            await _refuse(scope, send, 422, error)
         except BackendError as error:
             await _refuse(scope, send, 503, error)
         else:
@@ -92,6 +93,14 @@ class MetricsApp:
 
     async def _collect_all(self) -> list[Metric]:
         return merge(await self._bus.ask(DescribeMetrics()))
+
+
+def _is_of_all(scope: Scope) -> bool:
+    """Whether the metrics of all nodes are wanted. Raises `ValidationError` for another word than `all`."""
+    wanted = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("nodes")
+    if wanted not in (None, ["all"]):
+        raise ValidationError("nodes: `all` is allowed, or leave it away for this node alone.")
+    return wanted is not None
 
 
 class Collection:

@@ -169,7 +169,7 @@ class ConnectionReport(Report):
 
 
 class ConnectionPage(Report):
-    """`total`: of all nodes, whatever was searched for. `matching`: those that fit, of which `connections` are the first, the newest first."""
+    """`total`: of all nodes, whatever was searched for. `matching`: those that fit, of which `connections` are the first in the order asked for."""
 
     connections: list[ConnectionReport]
     total: int

@@ -346,6 +346,9 @@ async def test_all_nodes_at_once_each_under_its_name() -> None:
         openmetrics = await scraper.http.get("/metrics?nodes=all", headers={"x-api-key": KEY, "accept": "application/openmetrics-text"})
         assert len(list(read_openmetrics(openmetrics.text))) > 40
         assert (await scraper.http.get("/metrics?nodes=all")).status_code == 401
+        for query in ("nodes=one", "nodes=", "nodes=all&nodes=all"):
+            wrong = await scraper.http.get(f"/metrics?{query}", headers={"x-api-key": KEY})
+            assert wrong.status_code == 422 and wrong.json()["detail"].startswith("nodes: `all` is allowed")
 
 
 def test_two_nodes_are_one_family() -> None:

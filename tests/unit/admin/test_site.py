@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from aibos_realtime import RealtimeServer
-from aibos_realtime.admin.site import FOLDER, TYPES, Site, read_files
+from aibos_realtime.admin.files import TYPES, read_files
+from aibos_realtime.admin.site import FOLDER, Site
 from aibos_realtime.testing import memory_server
 
 
@@ -158,4 +159,4 @@ async def test_without_a_dashboard_the_client_stays(dashboard: bool) -> None:
 
 def test_licences_stand_beside_what_is_of_others() -> None:
     assert "MIT" in (FOLDER / "vendor" / "uPlot.LICENSE.txt").read_text()
-    assert "vendor/uPlot.LICENSE.txt" in read_files()
+    assert "vendor/uPlot.LICENSE.txt" in read_files(FOLDER)

@@ -55,7 +55,7 @@ class Gate:
             if wait := self._buckets.spend(caller.name, self._clock.monotonic()):
                 raise RateLimitExceeded("Too many requests: wait before the next one.", retry_after=wait)
             _check_query(bytes(scope["query_string"]))
-            body = await self._read(scope, receive) if method not in ("GET", "HEAD", "DELETE") else b""
+            body = await self._read(scope, receive) if method == "POST" else b""
         except Gone:
             return
         except Refused as refused:

@@ -134,7 +134,7 @@ def unfit(errors: Sequence[Any]) -> Problem:
 
 
 def _message(error: Any) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")
+    return "is not known here" if error.get("type") == "extra_forbidden" else str(error["msg"]).removeprefix("Value error, ")
 
 
 def _path(place: Sequence[object]) -> str:

@@ -36,6 +36,8 @@ async def test_a_method_that_a_path_has_not(rig: Rig, method: str, path: str, al
     answer = await rig.ask(method, path, {} if method != "GET" else None)
     check_problem(answer, 405, "bad_request")
     assert answer.headers["allow"] == allowed
+    if method in ("PUT", "PATCH"):  # that comes before anything about the body, which curl sends as a form
+        check_problem(await rig.http.request(method, f"/api/v1{path}", headers=rig.fields("key"), content=b"a=1"), 405, "bad_request")
 
 
 async def test_a_head_is_a_get_without_its_body(rig: Rig) -> None:

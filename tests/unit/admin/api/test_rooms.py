@@ -47,6 +47,8 @@ async def test_others_than_operators_see_their_rooms_and_learn_of_no_other(rig: 
 async def test_what_is_no_query(rig: Rig, query: str) -> None:
     body = check_problem(await rig.ask("GET", f"/rooms?{query}"), 422, "validation_failed")
     assert body["errors"][0]["path"].startswith("query.")
+    if query in ("Prefix=a", "user_id=a"):
+        assert [fault["message"] for fault in body["errors"]] == ["is not known here"]
 
 
 async def test_a_parameter_that_is_given_twice(rig: Rig) -> None:
