@@ -80,7 +80,7 @@ async def test_an_answer_larger_than_a_message_of_the_bus_comes_all_the_same(bot
     for number in range(100):
         await bob.join_room(f"{number:03}" + "x" * 120)
     for number in range(300):
-        both.two._parts.audit.note("publish", user_id="x" * 120, room_id=f"{number:03}" + "y" * 120)
+        both.two._parts.audit.note("requeue", user_id="x" * 120, room_id=f"{number:03}" + "y" * 120)
     acts = (await both.ask("GET", "/acts?limit=1000"))["acts"]
-    assert len([act for act in acts if act["act"] == "publish" and act["node"] == "two"]) == 300
+    assert len([act for act in acts if act["act"] == "requeue" and act["node"] == "two"]) == 300
     assert (await both.ask("GET", "/connections"))["connections"][0]["roomCount"] == 101
