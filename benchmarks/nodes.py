@@ -38,9 +38,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also as a script, its neighbours are found
 
-from benchmarks.nodes_contestants import ROOT, SECRET, Contestant, Node, find_contestants, install, running_nodes, running_redis  # noqa: E402
+from benchmarks.contestants import ROOT, Contestant, find_contestants, install  # noqa: E402
 from benchmarks.nodes_load import Figures, Job  # noqa: E402
 from benchmarks.nodes_report import show  # noqa: E402
+from benchmarks.processes import SECRET, Node, running_nodes, running_redis  # noqa: E402
 
 DEFAULT = ("ours", "socket.io", "python-socketio")
 
@@ -73,7 +74,7 @@ WORKS = {
     "relay": Work({"work": "publish", "count": 20_000, "members": 1}, quick={"count": 640}),
     "delivery-500": _delivery(500),
     "delivery-1000": _delivery(1_000),
-    "latency": Work({"work": "latency", "count": 2_000}, measured=None, alone=True, quick={"count": 50}),
+    "latency": Work({"work": "latency", "count": 2_000, "rate": 200.0}, measured=None, alone=True, quick={"count": 50}),
     "idle": _idle(1),
     "idle-rooms": _idle(5_000),
     "pass": Work({"work": "pass", "count": 2_000, "members": 50}, once=True, quick={"count": 50}),
@@ -207,7 +208,7 @@ def main() -> None:
     folder = given.peers.resolve() if given.peers else None
     if given.install:
         install(folder or parser.error("--install needs --peers FOLDER"))
-    known = find_contestants(folder)
+    known = {name: one for name, one in find_contestants(folder).items() if one.is_node}
     absent = [] if given.only else [name for name in DEFAULT if name not in known]
     names = choose(given.only.split(","), known, "contestant") if given.only else [name for name in DEFAULT if name in known]
     works = choose(given.works or list(WORKS), WORKS, "work")

@@ -216,4 +216,4 @@ class SocketIoSession(Session):
             self._fail(f"the server sent {text[:100]!r}")
 
 
-DIALECTS: dict[str, type[Session]] = {"aibos": AibosSession, "socket.io": SocketIoSession}
+DIALECTS: dict[str, type[Session]] = {"aibos": AibosSession, "socketio": SocketIoSession}

@@ -31,6 +31,7 @@ PEERS = {
     "saq": ["saq[redis]>=0.26", "typing_extensions"],
     "streaq": ["streaq"],
 }
+PATIENCE = 120.0  # seconds for one run of one of them
 FASTER = ["hiredis", "uvloop"]  # for all alike
 
 
@@ -75,7 +76,12 @@ def find_pythons(folder: Path | None) -> dict[str, str]:
 
 def run_one(name: str, python: str, url: str, messages: int) -> dict[str, Any] | None:
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1] / "src") if name == "ours" else ""}
-    done = subprocess.run([python, str(SCRIPT), name, url, str(messages)], capture_output=True, text=True, env=environment, timeout=600)
+    command = [python, str(SCRIPT), name, url, str(messages)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: failed: took longer than {PATIENCE:g} s", file=sys.stderr)
+        return None
     if done.returncode:
         print(f"{name}: failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}", file=sys.stderr)
         return None

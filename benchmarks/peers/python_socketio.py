@@ -1,4 +1,4 @@
-"""python-socketio on uvicorn as a node under `nodes.py`; with REDIS_URL, its AsyncRedisManager joins the nodes."""
+"""python-socketio on uvicorn alone or as a node; with REDIS_URL, its AsyncRedisManager joins the nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import uvicorn
 EVENT = "bench.event"
 
 url = os.environ.get("REDIS_URL")
-sio = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], client_manager=socketio.AsyncRedisManager(url) if url else None)
+manager = socketio.AsyncRedisManager(url) if url else None
+sio = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], client_manager=manager)
 
 
 async def join(sid: str, room: str) -> bool:
@@ -24,6 +25,10 @@ async def join(sid: str, room: str) -> bool:
 async def publish(sid: str, room: str, data: Any) -> bool:
     await sio.emit(EVENT, data, room=room)
     return True
+
+
+async def echo(sid: str, data: Any) -> Any:
+    return data
 
 
 async def broadcast(sid: str, wanted: dict[str, Any]) -> bool:
@@ -38,7 +43,7 @@ async def broadcast(sid: str, wanted: dict[str, Any]) -> bool:
     return True
 
 
-for handler in (join, publish, broadcast):
+for handler in (join, publish, echo, broadcast):
     sio.on(handler.__name__, handler)
 
 if __name__ == "__main__":

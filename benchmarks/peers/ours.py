@@ -1,7 +1,7 @@
-"""This project as a node under `nodes.py`: rooms and rights as in an application, limits that would slow the load down raised.
+"""This project, alone or as a node: a token for each client, rooms and rights as in an application; limits that would slow the load down are raised.
 
-Settings come by the environment: PORT, JWT_SECRET, DATABASE_URL, NODE; REDIS_URL for one of several nodes, ACK for another acknowledgement than by
-default.
+Rooms called live:… keep no events, all others do. Settings come by the environment: PORT, JWT_SECRET, DATABASE_URL; REDIS_URL and NODE for one of
+several nodes, ACK for another acknowledgement than by default.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from aibos_realtime import RealtimeServer, Socket
 
 EVENT = "bench.event"
+MANY = 1_000_000
 UNLIMITED = (
     "messages_per_second",
     "publishes_per_second",
@@ -36,13 +37,17 @@ def make_server(environment: dict[str, str]) -> RealtimeServer:
         host="127.0.0.1",
         port=int(environment["PORT"]),
         authentication={"jwt_secret": environment["JWT_SECRET"]},
-        authorization={"permissions": {"bench:*": ["read", "write"]}},
-        rooms={"max_rooms": 1_000_000, "max_users_per_room": 1_000_000},
-        connections={"max_connections": 1_000_000},
-        limits={name: None for name in UNLIMITED},
+        authorization={"permissions": {"bench:*": ["read", "write"], "live:*": ["read", "write"]}},
+        rooms={"max_rooms": MANY, "max_users_per_room": MANY, "patterns": {"live:*": {"ephemeral": True, "max_users": MANY}}},
+        connections={"max_connections": MANY},
+        limits={name: None for name in UNLIMITED} | {"message_bytes": 1 << 20},
         persistence=persistence,
         scaling=scaling,
     )
+
+    @server.event("echo")
+    async def echo(socket: Socket, data: str) -> str:
+        return data
 
     @server.event("broadcast")
     async def broadcast(socket: Socket, wanted: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-// Socket.IO as a node under `nodes.py`; with REDIS_URL, its Redis Streams adapter joins the nodes. RECOVERY=1: with connection state recovery.
+// Socket.IO, alone or as a node; with REDIS_URL, its Redis Streams adapter joins the nodes. RECOVERY=1: with connection state recovery.
 const http = require("node:http");
 const { Server } = require("socket.io");
 
@@ -23,8 +23,9 @@ async function main() {
     });
     socket.on("publish", (room, data, acknowledge) => {
       io.to(room).emit(EVENT, data); // returns at once: there is nothing here that could be awaited
-      acknowledge(true);
+      if (acknowledge) acknowledge(true);
     });
+    socket.on("echo", (data, acknowledge) => acknowledge(data));
     socket.on("broadcast", async (wanted, acknowledge) => {
       const data = JSON.parse(wanted.data);
       const each = Math.floor(wanted.count / wanted.window);
