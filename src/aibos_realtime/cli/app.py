@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import RealtimeError
+from .bench import bench
 from .check import check
 from .connections import connections
 from .database import database
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for command in (serve, token, publish, listen, history, rooms, connections, top, nodes, check, database, queue):
+for command in (serve, token, publish, listen, history, rooms, connections, top, bench, nodes, check, database, queue):
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -24,6 +24,7 @@ from ..config import VARIABLES, RealtimeConfig
 from ..errors import BrokerUnavailable, ConfigurationError, RealtimeError
 from ..server.assembly import assemble
 from ..storage.queue import MessageQueue, MessageQueueOptions
+from ..transport.batch import Sender
 from .target import show_duration
 from .values import show
 
@@ -54,7 +55,7 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
         check_port(config.host, config.port),
         check_descriptors(config.connections.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
     ]
-    found.append(check_loop(find_spec("uvloop") is not None))
+    found += [check_loop(find_spec("uvloop") is not None), check_sender(Sender(config.sender))]
     if config.tls is not None:
         found.append(check_certificate(config, datetime.now(UTC)))
     found.append(check_store(config.persistence.database))
@@ -180,6 +181,19 @@ def check_loop(has_uvloop: bool) -> Finding:
     if has_uvloop:
         return Finding("event loop", "ok", "uvloop")
     return Finding("event loop", "warning", "asyncio's own; with uvloop the server does more per second: pip install uvloop")
+
+
+def check_sender(sender: Sender) -> Finding:
+    """What the server would hand events to the kernel with."""
+    try:
+        sender.open()
+    except ConfigurationError as error:
+        return Finding("sender", "failed", str(error))
+    engine = sender.engine
+    sender.close()
+    if engine == "python" and sender.wanted == "auto":
+        return Finding("sender", "warning", "python; the compiled part makes events cheaper: install again with a C compiler and Python's headers")
+    return Finding("sender", "ok", engine)
 
 
 def check_certificate(config: RealtimeConfig, now: datetime) -> Finding:

@@ -79,29 +79,47 @@ def _print_key() -> None:
 
 def _find_issuer(secret_file: Path | None, demo: bool, config: Path | None, env_file: Path | None) -> tuple[Any, bool]:
     """What mints, and whether it is the demo's."""
-    from ..auth.authentication import WebSocketAuth
-    from ..config import RealtimeConfig
-
     demo_secret = DemoFolder().secret() if demo or secret_file is None else None
     if demo:
         if demo_secret is None:
             raise Failure(f"There is no demo in this folder: start one with `{program()} serve --demo`, or change to its folder.", ExitCode.USAGE)
-        return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
+        return demo_issuer(demo_secret), True
+    found = configured_issuer(secret_file, config, env_file)
+    if found is None:
+        if demo_secret is not None:
+            return demo_issuer(demo_secret), True
+        raise Failure("There is no secret to sign with: set JWT_SECRET to that of the server, or name its file (--secret-file FILE).", ExitCode.USAGE)
+    return found, False
+
+
+def demo_issuer(secret: str) -> Any:
+    """What mints for the demo of this folder."""
+    from ..auth.authentication import WebSocketAuth
+
+    return WebSocketAuth(jwt_secret=secret, expires_in="1h")
+
+
+def configured_issuer(secret_file: Path | None, config: Path | None, env_file: Path | None) -> Any | None:
+    """What mints with the secret of a file, or of what else configures a server; None where nothing of that says anything of keys.
+
+    Raises `Failure`, `ConfigurationError`.
+    """
+    from ..auth.authentication import WebSocketAuth
+    from ..config import RealtimeConfig
+
     check_file("--secret-file", secret_file)
     check_file("--env-file", env_file)
     settings, _ = RealtimeConfig.load(file=config, env_file=env_file or ".env")
     options = settings.authentication
     if secret_file is not None:
         keys = {"jwt_secret": _read_secret(secret_file), "jwks_url": None, "public_key": None}
-        return WebSocketAuth(**{**dict(options), **keys}), False
+        return WebSocketAuth(**{**dict(options), **keys})
     if options.jwt_secret is None and options.jwks_url is None and options.public_key is None:
-        if demo_secret is not None:
-            return WebSocketAuth(jwt_secret=demo_secret, expires_in="1h"), True
-        raise Failure("There is no secret to sign with: set JWT_SECRET to that of the server, or name its file (--secret-file FILE).", ExitCode.USAGE)
+        return None
     auth = WebSocketAuth.from_options(options)
     if not auth.can_issue:
         raise Failure("The server takes tokens of an identity provider, which alone can make them: get one there.", ExitCode.USAGE)
-    return auth, False
+    return auth
 
 
 def _read_secret(path: Path) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
-from aibos_realtime.cli.checks import check_certificate, check_descriptors, check_environment, check_loop, check_port
+from aibos_realtime.cli.checks import Finding, check_certificate, check_descriptors, check_environment, check_loop, check_port, check_sender
 from aibos_realtime.config import RealtimeConfig
+from aibos_realtime.transport import batch
+from aibos_realtime.transport.batch import Sender
 
 from .conftest import SECRET, Command
 
@@ -91,7 +93,7 @@ def test_the_redis_of_the_nodes_is_named_by_the_option_that_it_comes_from(comman
 def test_what_failed_is_said_once_more_on_stderr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "short")
     ended = command("check")
-    assert ended.code == 1 and "1 of 5 checks failed" in ended.err
+    assert ended.code == 1 and "1 of 6 checks failed" in ended.err
     assert ended.out.count("authentication.jwt_secret: 5 bytes were given") == 1
 
 
@@ -122,6 +124,13 @@ def test_descriptors(connections: int | None, limit: int, status: str) -> None:
 
 def test_the_event_loop() -> None:
     assert check_loop(True).message == "uvloop" and check_loop(False).status == "warning"
+
+
+def test_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_sender(Sender("python")) == Finding("sender", "ok", "python")
+    monkeypatch.setattr(batch, "compiled", None)
+    assert check_sender(Sender("auto")).status == "warning"
+    assert check_sender(Sender("send")).status == "failed"
 
 
 def test_a_certificate(folder: Path) -> None:
