@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.faults.checker import Verdict, check
-from tests.faults.clients import pause
+from tests.faults.clients import EVENT, pause
 from tests.faults.command import Arguments, run_command
 from tests.faults.load import Load
 from tests.faults.processes import Server, Zygote
@@ -82,9 +82,9 @@ async def half_open(bench: Bench) -> None:
 
 
 async def cut_commits(bench: Bench) -> None:
-    """The answer to COMMIT never comes: committed, and the server cannot know."""
+    """The answer to a batch never comes: its statement is its own transaction, so it is committed, and the server cannot know."""
     before = bench.proxy.cuts
-    bench.proxy.mode = CutBeforeReply(to=b"COMMIT", times=3)
+    bench.proxy.mode = CutBeforeReply(to=b"\0\0\0\x04" + EVENT.encode(), times=3)  # its name as a value of an array
     await bench.proxy.until_cut(before + 3)
     bench.proxy.mode = Pass()
 

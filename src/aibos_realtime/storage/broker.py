@@ -153,7 +153,7 @@ class StoredBroker:
         """
         began = self._clock.monotonic()
         events, heads = self._events_of(batch)
-        hollow = frozenset(number for number, (draft, _) in enumerate(batch) if not draft.persist)
+        hollow = frozenset([number for number, (draft, _) in enumerate(batch) if not draft.persist])
         try:
             await self._store.append(Batch(events, hollow, heads))
         except Refused as refusal:

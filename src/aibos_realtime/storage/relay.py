@@ -148,11 +148,12 @@ class Relay:
 
     async def _rest(self, delay: float) -> None:
         """Until there may be new rows."""
-        timer = self._clock.call_later(delay, self._bell.set)
-        try:
-            await self._bell.wait()
-        finally:
-            timer.cancel()
+        if not self._bell.is_set():
+            timer = self._clock.call_later(delay, self._bell.set)
+            try:
+                await self._bell.wait()
+            finally:
+                timer.cancel()
         self._bell.clear()  # before the next look: a ring during it must count
 
     async def _keep_listening(self) -> None:

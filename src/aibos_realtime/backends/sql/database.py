@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 Work = Callable[["Connection"], T]
 """What happens in one transaction: an ordinary function that uses SQLAlchemy Core. Raising takes everything back."""
+
+Statement = tuple[str, Sequence[tuple[Any, ...]]]
+"""A text in the words of the driver, and the values of each execution."""
 
 Versions = tuple[str | None, str]
 """Of the schema, before and after; None where there were no tables of ours."""
@@ -39,6 +42,9 @@ class Writer(Protocol):
 
     async def write(self, work: Work[T]) -> T:
         """As `Database.write`, and only while the right is ours: `StoreUnavailable` for ever after another server took it."""
+
+    async def execute(self, *statements: Statement) -> None:
+        """As `write`, of statements that need nobody to build them: the short way."""
 
     async def release(self) -> None:
         """Let go, once what is being written has ended, or with the end of the process. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -18,11 +19,14 @@ Values = tuple[Any, ...]
 """An event by its columns."""
 
 SQLITE_INSERT = f"INSERT INTO realtime_messages ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-POSTGRESQL_INSERT = (
-    f"INSERT INTO realtime_messages ({', '.join(COLUMNS)}) SELECT * FROM unnest("
-    + ", ".join(f"CAST(:{column} AS {kind}[])" for column, kind in zip(COLUMNS, _TYPES, strict=True))
-    + ")"
-)
+
+
+def unnest(kinds: Iterable[str], first: int = 1) -> str:
+    """Rows of PostgreSQL from one array for each column: parameters that are numbered from `first` on."""
+    return f"unnest({', '.join(f'CAST(${number} AS {kind}[])' for number, kind in enumerate(kinds, first))})"
+
+
+POSTGRESQL_INSERT = f"INSERT INTO realtime_messages ({', '.join(COLUMNS)}) SELECT * FROM {unnest(_TYPES)}"
 """One statement for any number of rows: one round trip. Its parameters are those of `to_arrays`."""
 
 
@@ -33,9 +37,9 @@ def to_values(event: LoggedEvent, is_hollow: bool) -> Values:
     return event.room, event.epoch, event.offset, event.id, event.user_id or SERVER, event.event, data, audience, event.timestamp
 
 
-def to_arrays(rows: list[Values]) -> dict[str, Any]:
+def to_arrays(rows: Iterable[Values]) -> Values:
     """Rows as one list for each column."""
-    return dict(zip(COLUMNS, (list(column) for column in zip(*rows, strict=True)), strict=True))
+    return tuple(map(list, zip(*rows, strict=True)))
 
 
 def repeated_id(row: Values) -> str:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, tuple_
 
 from ...errors import ConfigurationError, StoreUnavailable
 from ...protocol.messages import Position
 from ..base import Batch, Key, LoggedEvent, Refused, Stored
 from ..epochs import new_epoch
 from ..shared_log import Remembered
-from .database import LOST, Share, Writer
-from .event_rows import POSTGRESQL_INSERT, SQLITE_INSERT, Values, to_arrays, to_event, to_values
+from .database import LOST, Share, Statement, Writer
+from .event_rows import COLUMNS, POSTGRESQL_INSERT, SQLITE_INSERT, Values, to_arrays, to_event, to_values, unnest
 from .failures import refusal
 from .messages import KEYS_AT_ONCE
 from .meta import FRESH_EPOCH, read_meta, write_meta
 from .schema import messages, rooms
 from .shared_events import append_once, bury_event, find_last, read_recent
+from .urls import Dialect
 
 if TYPE_CHECKING:
     from .database import Database
@@ -31,15 +32,14 @@ IDS, IDS_AT_ONCE = 10_000, 500
 IDS_BYTES = 32 * 1024 * 1024
 """Of data that is read with the ids of the last minutes; of what was published before, only the ids are."""
 
-_SQLITE_ENDS = (
-    "INSERT INTO realtime_rooms (room_id, epoch, log_offset, touched) VALUES (?, ?, ?, ?) ON CONFLICT (room_id) DO UPDATE"
-    " SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
-)
-# One statement, so one round trip: it is its own transaction's whole content.
-_POSTGRESQL_APPEND = text(
-    f"WITH stored AS ({POSTGRESQL_INSERT}) INSERT INTO realtime_rooms (room_id, epoch, log_offset, touched) SELECT * FROM unnest("
-    "CAST(:rooms AS text[]), CAST(:epochs AS text[]), CAST(:offsets AS bigint[]), CAST(:touched AS bigint[])) ON CONFLICT (room_id) DO UPDATE"
-    " SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
+_ENDS_COLUMNS = "room_id, epoch, log_offset, touched"
+_ENDS_TYPES = ("text", "text", "bigint", "bigint")
+_IN_THEIR_PLACE = "ON CONFLICT (room_id) DO UPDATE SET epoch = excluded.epoch, log_offset = excluded.log_offset, touched = excluded.touched"
+_SQLITE_ENDS = f"INSERT INTO realtime_rooms ({_ENDS_COLUMNS}) VALUES (?, ?, ?, ?) {_IN_THEIR_PLACE}"
+# One statement, so one round trip: it is its own transaction.
+_POSTGRESQL_APPEND = (
+    f"WITH stored AS ({POSTGRESQL_INSERT}) INSERT INTO realtime_rooms ({_ENDS_COLUMNS})"
+    f" SELECT * FROM {unnest(_ENDS_TYPES, len(COLUMNS) + 1)} {_IN_THEIR_PLACE}"
 )
 
 _ENDS = select(rooms.c.room_id, rooms.c.epoch, rooms.c.log_offset)
@@ -57,13 +57,11 @@ class SqlEventStore:
         self._writer: Writer | None = None
         self._share: Share | None = None
         self._sharing = asyncio.Lock()
-        self._append: Callable[[Connection, Batch], None] = _append_to_sqlite
 
     # — one broker writes —
 
     async def open(self) -> tuple[str, dict[str, Position]]:
         await self._database.open()
-        self._append = _append_to_sqlite if self._database.dialect == "sqlite" else _append_to_postgresql
         self._writer = await self._database.acquire_writer()
         try:
             return await self._writer.write(_fresh_epoch), await self._load_ends()
@@ -79,8 +77,8 @@ class SqlEventStore:
                 await right.release()
 
     async def append(self, batch: Batch) -> None:
-        with _refusals():
-            await self._held.write(lambda connection: self._append(connection, batch))
+        with _REFUSALS:
+            await self._held.execute(*_to_statements(batch, self._database.dialect))
 
     async def forget(self, rooms: Iterable[str], epoch: str) -> None:
         await self._held.write(lambda connection: _forget(connection, list(rooms), epoch))
@@ -106,12 +104,12 @@ class SqlEventStore:
             raise StoreUnavailable(LOST) from error
 
     async def append_once(self, events: Sequence[LoggedEvent], hollow: frozenset[int]) -> None:
-        with _refusals():
+        with _REFUSALS:
             rows = _rows(events, hollow)
             await self._shared.write(lambda connection: append_once(connection, rows))
 
     async def bury(self, event: LoggedEvent, reason: str, now: int) -> None:
-        with _refusals():
+        with _REFUSALS:
             await self._shared.write(lambda connection: bury_event(connection, event, reason, now))
 
     async def recent_ids(self, room: str, since: int) -> list[Remembered]:
@@ -173,17 +171,19 @@ class SqlEventStore:
         return self._share
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turns errors of the data into `Refused`."""
-    try:
-        yield
-    except (UnicodeError, msgspec.MsgspecError) as error:
-        raise Refused(type(error).__name__) from error
-    except Exception as error:
-        if (reason := refusal(error)) is None:
-            raise
-        raise Refused(reason) from error
+class _Refusals:
+    """Around a write: errors of the data become `Refused`."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, UnicodeError | msgspec.MsgspecError):
+            raise Refused(type(error).__name__) from error
+        if isinstance(error, Exception) and (reason := refusal(error)) is not None:
+            raise Refused(reason) from error
+
+
+_REFUSALS = _Refusals()
 
 
 def _fresh_epoch(connection: Connection) -> str:
@@ -203,17 +203,12 @@ def _ends(connection: Connection, only: list[str]) -> dict[str, Position]:
     return {room: Position(epoch, offset) for room, epoch, offset in connection.execute(_ENDS.where(rooms.c.room_id.in_(only)))}
 
 
-def _append_to_sqlite(connection: Connection, batch: Batch) -> None:
-    connection.exec_driver_sql(SQLITE_INSERT, _rows(batch.events, batch.hollow))
-    now = batch.events[-1].timestamp
-    connection.exec_driver_sql(_SQLITE_ENDS, [(room, end.epoch, end.offset, now) for room, end in batch.heads.items()])
-
-
-def _append_to_postgresql(connection: Connection, batch: Batch) -> None:
-    parameters, ends = to_arrays(_rows(batch.events, batch.hollow)), batch.heads.values()
-    parameters |= {"rooms": list(batch.heads), "epochs": [end.epoch for end in ends], "offsets": [end.offset for end in ends]}
-    parameters["touched"] = [batch.events[-1].timestamp] * len(batch.heads)
-    connection.execute(_POSTGRESQL_APPEND, parameters)
+def _to_statements(batch: Batch, dialect: Dialect) -> list[Statement]:
+    rows, now = _rows(batch.events, batch.hollow), batch.events[-1].timestamp
+    ends = [(room, end.epoch, end.offset, now) for room, end in batch.heads.items()]
+    if dialect == "sqlite":
+        return [(SQLITE_INSERT, rows), (_SQLITE_ENDS, ends)]
+    return [(_POSTGRESQL_APPEND, [to_arrays(rows) + to_arrays(ends)])]
 
 
 def _rows(events: Sequence[LoggedEvent], hollow: frozenset[int]) -> list[Values]:

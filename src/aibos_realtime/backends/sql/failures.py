@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -44,18 +43,22 @@ def refusal(error: BaseException) -> str | None:
     return _name(error) if _name(error) == "DataError" else None
 
 
-@contextmanager
-def unavailable_for(name: str) -> Iterator[None]:
-    """Turns errors that mean "not there for us" into `StoreUnavailable`; those about the data and about our SQL pass through.
+class StoreErrors:
+    """Around what a database does: errors that mean "not there for us" become `StoreUnavailable`; those about the data and about our SQL pass.
 
-    `name`: of the database, for the text, which peers may read.
+    `name`: of the database, for the text, which peers may read. One object may be around any number of things at once.
     """
-    try:
-        yield
-    except (DBAPIError, PoolTimeout, OSError) as error:  # TimeoutError is an OSError
-        if (why := _meaning(error)) is None:
-            raise
-        raise StoreUnavailable(f"The database {name} {why}: try again later.") from error
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, DBAPIError | PoolTimeout | OSError) and (why := _meaning(error)) is not None:  # TimeoutError is an OSError
+            raise StoreUnavailable(f"The database {self._name} {why}: try again later.") from error
 
 
 def _meaning(error: Exception) -> str | None:

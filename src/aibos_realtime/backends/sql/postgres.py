@@ -8,7 +8,7 @@ session pooling, since the lock and LISTEN belong to a session.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import LOST, Versions, Work, in_other_hands, in_use
-from .failures import unavailable_for
+from .database import LOST, Statement, Versions, Work, in_other_hands, in_use
+from .failures import StoreErrors
 from .meta import find_generation, join_era, join_group, next_generation
 from .options import DatabaseOptions
 from .urls import Place
@@ -72,6 +72,7 @@ class PostgresConnections:
 
     def __init__(self, place: Place, options: DatabaseOptions) -> None:
         self._place = place
+        self.errors = StoreErrors(place.name)
         self.timeout = options.statement_timeout
         pool: dict[str, Any] = {"poolclass": AsyncAdaptedQueuePool, "pool_size": max(1, options.pool_size // 2), "max_overflow": 0}
         common: dict[str, Any] = pool | {"pool_timeout": options.statement_timeout, "hide_parameters": True}
@@ -127,20 +128,20 @@ class PostgresConnections:
 
         engine = create_async_engine("postgresql+asyncpg://", async_creator=partial(self.connect, is_limited=False), hide_parameters=True)
         try:
-            with _Explained(self._place.shown), unavailable_for(self.name):
+            with _Explained(self._place.shown), self.errors:
                 async with engine.begin() as connection:
                     return await connection.run_sync(work)
         finally:
             await engine.dispose()
 
     async def write(self, work: Work[T]) -> T:
-        with unavailable_for(self.name):
+        with self.errors:
             async with self._writing.connect() as connection:
                 return await self.transact(connection, work)
 
     async def read(self, work: Work[T]) -> T:
         began = monotonic()
-        with unavailable_for(self.name):
+        with self.errors:
             try:
                 return await self._read(work)
             except DBAPIError as error:
@@ -160,6 +161,18 @@ class PostgresConnections:
         try:
             async with connection.begin():
                 return await connection.run_sync(work)
+        finally:
+            cut.cancel()
+
+    async def execute(self, connection: AsyncConnection, statement: Statement) -> None:
+        """One statement as its own transaction, on the driver's connection, within the same time."""
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        words, (values,) = statement
+        cut = asyncio.get_running_loop().call_later(self.timeout + GRACE, driver.terminate)
+        try:
+            await driver.execute(words, *values)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the last: the server ended the session
+            raise DBAPIError(None, None, error, hide_parameters=True) from error
         finally:
             cut.cancel()
 
@@ -218,7 +231,7 @@ class PostgresWriter:
 
     async def acquire(self, wait: float) -> None:
         """Get the right for the first time. Raises `ConfigurationError` where others keep it for `wait` seconds."""
-        with unavailable_for(self._connections.name):
+        with self._connections.errors:
             self._session = await self._connections.connect_alone()
             if not await self._lock(self._session, wait):
                 raise await self._in_use(self._session)
@@ -238,12 +251,27 @@ class PostgresWriter:
         return True
 
     async def write(self, work: Work[T]) -> T:
+        return await self._act(lambda session: self._connections.transact(session, work))
+
+    async def execute(self, *statements: Statement) -> None:
+        if [len(rows) for _, rows in statements] == [1]:  # it is its own transaction: one round trip instead of three
+            await self._act(lambda session: self._connections.execute(session, statements[0]))
+            return
+
+        def work(connection: Connection) -> None:
+            for words, rows in statements:
+                for values in rows:
+                    connection.exec_driver_sql(words, values)
+
+        await self.write(work)
+
+    async def _act(self, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._one_at_a_time:
             try:
-                with unavailable_for(self._connections.name):
+                with self._connections.errors:
                     if self._session is None:
                         self._session = await self._reconnect()
-                    return await self._connections.transact(self._session, work)
+                    return await act(self._session)
             except (StoreUnavailable, asyncio.CancelledError):
                 # What became of the transaction is not known: the session that may still be at it must end before the next one begins.
                 await self._disconnect()

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, null, select, text, tuple_
+from sqlalchemy import Connection, bindparam, null, select, tuple_
 
 from ...protocol.messages import Position
 from ..base import LoggedEvent, Refused
@@ -22,7 +22,6 @@ NAMES_LENGTH = 600
 """Characters of room, user id and id together; by the limits of the wire there are fewer. An index of PostgreSQL holds 2,700 bytes of them."""
 
 _UNLESS_THERE = " ON CONFLICT DO NOTHING"
-_POSTGRESQL_INSERT = text(POSTGRESQL_INSERT + _UNLESS_THERE)
 _ID, _USER = COLUMNS.index("message_id"), COLUMNS.index("user_id")
 
 _position = tuple_(messages.c.room_id, messages.c.epoch, messages.c.log_offset)
@@ -102,7 +101,7 @@ def _insert(connection: Connection, rows: list[Values]) -> int:
     """Store the rows that collide with no other; how many those were."""
     if connection.dialect.name == "sqlite":
         return connection.exec_driver_sql(SQLITE_INSERT + _UNLESS_THERE, rows).rowcount
-    return connection.execute(_POSTGRESQL_INSERT, to_arrays(rows)).rowcount
+    return connection.exec_driver_sql(POSTGRESQL_INSERT + _UNLESS_THERE, to_arrays(rows)).rowcount
 
 
 def _find_positions(connection: Connection, positions: Sequence[Values]) -> set[Values]:

@@ -10,23 +10,21 @@ import asyncio
 import logging
 import os
 import sqlite3
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
-from time import monotonic, sleep
+from concurrent.futures import Future
+from time import monotonic
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import Connection
 
 from ...errors import ConfigurationError, StoreUnavailable
-from .database import LOST, Versions, Work, in_use
-from .failures import unavailable_for
+from .database import LOST, Statement, Versions, Work, in_use
+from .failures import StoreErrors
 from .lock_file import LockFile, Mark
-from .meta import Era, count_commit, find_generation, identity, join_era, next_generation, renew_epochs
+from .meta import COMMITS, GENERATION, Era, count_commit, find_generation, identity, join_era, next_generation, renew_epochs
 from .options import DatabaseOptions
+from .sqlite_lane import LOCK_RETRY, PlainWork, wait
+from .sqlite_lane import Lane as Lane
 from .urls import Place
 from .versions import find_version, upgrade
 
@@ -36,138 +34,16 @@ W = TypeVar("W", bound="SqliteWriter")
 logger = logging.getLogger("aibos_realtime.database")
 
 READERS = 4
-STEPS_BETWEEN_LOOKS = 20_000
 GRACE = 1.0
 """Seconds beyond the statement time-out until a transaction that hangs in the disk is given up."""
-LOCK_RETRY = 0.05
 
 _NOT_A_DATABASE = 26
-_GENERATION = "SELECT value FROM realtime_meta WHERE key = 'generation'"
-
-
-class Lane:
-    """Threads with the connections that they alone use: one lane writes, one reads."""
-
-    def __init__(self, place: Place, timeout: float, threads: int, *, is_writing: bool) -> None:
-        self._limit = threading.local()
-        self._place = place
-        self._file = place.file.absolute() if place.file is not None and is_writing else None
-        self._opened: tuple[int, int] | None = None
-        self._timeout = timeout
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"aibos-realtime-{'write' if is_writing else 'read'}")
-        self.engine = create_engine(
-            f"sqlite+pysqlite:///{place.file}" if place.file else "sqlite+pysqlite://",
-            poolclass=StaticPool if is_writing else QueuePool,
-            connect_args={"timeout": timeout, "check_same_thread": False},  # closed by another thread, at the end
-            hide_parameters=True,
-            **({} if is_writing else {"pool_size": threads, "max_overflow": 0}),
-        )
-        begin = "BEGIN IMMEDIATE" if is_writing else "BEGIN"
-        event.listen(self.engine, "connect", lambda raw, record: self._prepare(raw, is_writing))
-        event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-
-    async def run(self, work: Work[T], timeout: float | None, committed: Callable[[T], None] | None = None) -> T:
-        """One transaction, on one of the threads. It is given up a little after `timeout`, the wait for a free thread included.
-
-        `committed`: called with the result once it is durable, on the thread, before anything else happens there.
-        """
-        try:
-            running = self._pool.submit(self._transact, work, timeout, committed)
-        except RuntimeError as error:
-            raise StoreUnavailable("The database was closed.") from error
-        async with asyncio.timeout(None if timeout is None else timeout + GRACE):
-            return await asyncio.wrap_future(running)
-
-    def call_after(self, act: Callable[[], None]) -> Future[None]:
-        """Call a function after whatever runs or waits on the one thread."""
-        try:
-            return self._pool.submit(act)
-        except RuntimeError:  # it was closed
-            act()
-            done: Future[None] = Future()
-            done.set_result(None)
-            return done
-
-    async def close(self, limit: float) -> None:
-        """Wait for what is running, and disconnect; after `limit` seconds that goes on by itself."""
-        ended: Future[None] = Future()
-
-        def end() -> None:
-            try:
-                self._pool.shutdown()
-                self.engine.dispose()
-            finally:
-                ended.set_result(None)
-
-        # The loop would wait at its end for a thread of its own.
-        threading.Thread(target=end, name="aibos-realtime-close", daemon=True).start()
-        await _wait(ended, limit)
-
-    def _transact(self, work: Work[T], timeout: float | None, committed: Callable[[T], None] | None) -> T:
-        self._limit.until = None if timeout is None else monotonic() + timeout
-        with self.engine.begin() as connection:
-            self._check_place()
-            result = work(connection)
-        if committed is not None:
-            committed(result)
-        return result
-
-    def _check_place(self) -> None:
-        """A file that was deleted can be written to, and nobody will ever read that."""
-        if self._file is not None and self._opened != _find_inode(self._file):
-            raise StoreUnavailable(f"The file {self._place.name} is not there any more, or was replaced: start the server again.")
-
-    def _is_over(self) -> bool:
-        return self._limit.until is not None and monotonic() > self._limit.until
-
-    def _prepare(self, raw: Any, is_writing: bool) -> None:
-        raw.isolation_level = None  # the driver begins nothing by itself
-        raw.set_progress_handler(self._is_over, STEPS_BETWEEN_LOOKS)
-        pragmas = ["foreign_keys = ON", "temp_store = MEMORY"]
-        # FULL: a commit is on the disk before it is told. The log is cut back to 64 MB after a burst.
-        pragmas += ["synchronous = FULL", "journal_size_limit = 67108864"] if is_writing else ["query_only = ON"]
-        for pragma in pragmas:
-            raw.execute(f"PRAGMA {pragma}").close()
-        if is_writing:
-            _switch_to_wal(raw, monotonic() + self._timeout)
-        if self._file is not None:
-            self._opened = _find_inode(self._file)
-
-
-def _find_inode(file: Path) -> tuple[int, int] | None:
-    """Which file has a name now."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-async def _wait(done: Future[None], limit: float) -> None:
-    """Wait for what a thread does, for `limit` seconds at most. It is never cancelled."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell(_: Future[None]) -> None:
-        with suppress(RuntimeError):  # the loop ended meanwhile
-            loop.call_soon_threadsafe(ended.set)
-
-    done.add_done_callback(tell)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit):
-            await ended.wait()
-
-
-def _switch_to_wal(raw: Any, until: float) -> None:
-    """The journal of the file. SQLite does not wait for others by itself here: two may open a new file at the same moment."""
-    while True:
-        try:
-            raw.execute("PRAGMA journal_mode = WAL").close()
-        except sqlite3.OperationalError:
-            if monotonic() > until:
-                raise
-            sleep(LOCK_RETRY)
-        else:
-            return
+_GENERATION = f"SELECT value FROM realtime_meta WHERE key = '{GENERATION}'"
+_COUNT_WHILE_OURS = (
+    f"UPDATE realtime_meta SET value = CAST(value AS INTEGER) + 1 WHERE key = '{COMMITS}'"
+    f" AND EXISTS (SELECT 1 FROM realtime_meta WHERE key = '{GENERATION}' AND value = ?) RETURNING value"
+)
+"""`SqliteWriter.check` and `count_commit` in one statement: nothing comes back where the right is somebody else's."""
 
 
 class SqliteConnections:
@@ -175,6 +51,7 @@ class SqliteConnections:
 
     def __init__(self, place: Place, options: DatabaseOptions) -> None:
         self._place = place
+        self._errors = StoreErrors(place.name)
         self._timeout = options.statement_timeout
         self._writing = Lane(place, options.statement_timeout, 1, is_writing=True)
         self._reading = Lane(place, options.statement_timeout, min(options.pool_size, READERS), is_writing=False) if place.file else self._writing
@@ -208,16 +85,21 @@ class SqliteConnections:
         await self._writing.close(until - monotonic())
 
     async def write(self, work: Work[T], committed: Callable[[T], None] | None = None) -> T:
-        with unavailable_for(self._place.name):
-            return await self._writing.run(work, self._timeout, committed)
+        with self._errors:
+            return await self._writing.run(work, self.limit, committed)
+
+    async def write_plain(self, work: PlainWork[T], committed: Callable[[T], None]) -> T:
+        """As `write`, on the driver's own connection."""
+        with self._errors:
+            return await self._writing.run_plain(work, self.limit, committed)
 
     def call_after_writes(self, act: Callable[[], None]) -> Future[None]:
         """Call a function on the writing thread, after whatever it still has to do, also what nobody waits for any more."""
         return self._writing.call_after(act)
 
     async def read(self, work: Work[T]) -> T:
-        with unavailable_for(self._place.name):
-            return await self._reading.run(work, self._timeout)
+        with self._errors:
+            return await self._reading.run(work, self.limit)
 
     async def listen(self, channel: str, ring: Callable[[], None]) -> None:
         ring()
@@ -246,7 +128,7 @@ class SqliteConnections:
     async def _meet(self, lane: Lane, work: Work[T]) -> T:
         """The first transaction in a file, which may be anything; it has no time limit."""
         try:
-            with unavailable_for(self._place.name):
+            with self._errors:
                 return await lane.run(work, None)
         except StoreUnavailable as error:
             if getattr(getattr(error.__cause__, "orig", None), "sqlite_errorcode", None) == _NOT_A_DATABASE:
@@ -283,6 +165,7 @@ class SqliteWriter:
         self.is_lost = False
         self._connections = connections
         self._place = place
+        self._errors = StoreErrors(place.name)
         self._identity = ""
         self._lock = LockFile(place.file) if place.file is not None else None
 
@@ -290,7 +173,7 @@ class SqliteWriter:
         """Take the right, unless another process, or another `Database` of this one, has it."""
         if self._lock is None:
             return True
-        with unavailable_for(self._place.name):
+        with self._errors:
             return self._lock.try_lock(is_shared=self.IS_SHARED)
 
     def is_kept_by_shares(self) -> bool:
@@ -340,8 +223,20 @@ class SqliteWriter:
         result, _ = await self._connections.write(guarded, lambda done: self._remember(done[1]))
         return result
 
+    async def execute(self, *statements: Statement) -> None:
+        def guarded(driver: sqlite3.Connection) -> int:
+            counted = driver.execute(_COUNT_WHILE_OURS, (str(self.generation),)).fetchone()
+            if self.is_lost or counted is None:
+                self.is_lost = True
+                raise StoreUnavailable(LOST)
+            for text, rows in statements:
+                driver.executemany(text, rows)
+            return int(counted[0])
+
+        await self._connections.write_plain(guarded, self._remember)
+
     async def release(self) -> None:
-        await _wait(self.let_go(), GRACE)  # unless the disk hangs, it takes as long as what others are writing
+        await wait(self.let_go(), GRACE)  # unless the disk hangs, it takes as long as what others are writing
 
     def let_go(self) -> Future[None]:
         """Begin to release: what still hangs in the disk keeps the lock until it has ended."""
