@@ -60,7 +60,8 @@ class ConnectionPool:
         self.clock = clock
         self._departed = Departed(RECOVERY_WINDOW)
         self._by_id: dict[str, Socket] = {}
-        self._by_user: dict[str, dict[Socket, None]] = {}
+        self._by_user: dict[str, Socket | dict[Socket, None]] = {}
+        """Of most users there is one: he has no dict for it."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -109,10 +110,12 @@ class ConnectionPool:
 
     def get_user_connections(self, user_id: str) -> list[Socket]:
         """The connections of a user on this node, oldest first."""
-        return list(self._by_user.get(user_id, ()))
+        found = self._by_user.get(user_id, ())
+        return [found] if isinstance(found, Socket) else list(found)
 
     def count_user_connections(self, user_id: str) -> int:
-        return len(self._by_user.get(user_id, ()))
+        found = self._by_user.get(user_id, ())
+        return 1 if isinstance(found, Socket) else len(found)
 
     def count_users(self) -> int:
         """How many users have a connection on this node."""
@@ -126,17 +129,26 @@ class ConnectionPool:
 
     def bind(self, socket: Socket) -> None:
         """Let a connection be found by its user."""
-        if socket.user is not None and socket.id in self._by_id:
-            self._by_user.setdefault(socket.user.id, {})[socket] = None
+        user = socket.user
+        if user is None or socket.id not in self._by_id:
+            return
+        found = self._by_user.setdefault(user.id, socket)
+        if isinstance(found, dict):
+            found[socket] = None
+        elif found is not socket:
+            self._by_user[user.id] = {found: None, socket: None}
 
     def is_bound(self, socket: Socket) -> bool:
         """Whether a connection can be found by its user."""
-        return socket.user is not None and socket in self._by_user.get(socket.user.id, ())
+        found = self._by_user.get(socket.user.id, ()) if socket.user is not None else ()
+        return found is socket or (not isinstance(found, Socket) and socket in found)
 
     def unbind(self, socket: Socket) -> None:
         """Let a connection no longer be found by its user."""
-        sockets = self._by_user.get(socket.user.id) if socket.user is not None else None
-        if sockets is not None and socket.user is not None:
-            sockets.pop(socket, None)
-            if not sockets:
-                del self._by_user[socket.user.id]
+        if socket.user is None:
+            return
+        found = self._by_user.get(socket.user.id)
+        if isinstance(found, dict):
+            found.pop(socket, None)
+        if found is socket or found == {}:
+            del self._by_user[socket.user.id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ..auth.user import User
@@ -182,5 +183,9 @@ def _members(room: Room) -> list[Member]:
 
 
 def _member(user_id: str, presence: Presence) -> Member:
-    since = datetime.fromtimestamp(presence.since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Member(user_id, presence.user.role if presence.user else None, since)
+    return Member(user_id, presence.user.role if presence.user else None, _text_of(presence.since))
+
+
+@lru_cache(maxsize=1024)  # whoever joins a room is told of the same members again
+def _text_of(since: float) -> str:
+    return datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

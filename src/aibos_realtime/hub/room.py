@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -44,20 +47,78 @@ class Presence:
         self.held = False
 
 
+Kind = tuple[Encoding, Any]
+"""What the members of one group have in common: the encoding of their frames, and what an index is by."""
+
+
+class MemberIndex:
+    """Sockets by encoding, and by what their users have under some names, as `("role",)` or `("role", "tenant_id")`."""
+
+    __slots__ = ("_value", "groups", "names")
+
+    def __init__(self, names: tuple[str, ...], sockets: Iterable[Socket]) -> None:
+        self.names = names
+        self._value = attrgetter(*names)
+        self.groups: dict[Kind, dict[Socket, None]] = {}
+        for socket in sockets:
+            self.add(socket)
+
+    def kind(self, socket: Socket) -> Kind:
+        """The group that a socket belongs to."""
+        value: Any = self._value(socket.user)
+        try:
+            hash(value)
+        except TypeError:  # an application's own token check may give anything for a tenant
+            value = repr(value)
+        return socket.encoding, value
+
+    def has(self, socket: Socket) -> bool:
+        """Whether a socket stands where it belongs."""
+        return socket in self.groups.get(self.kind(socket), ())
+
+    def add(self, socket: Socket) -> None:
+        self.groups.setdefault(self.kind(socket), {})[socket] = None
+
+    def remove(self, socket: Socket) -> None:
+        kind = self.kind(socket)
+        group = self.groups.get(kind)
+        if group is not None:
+            group.pop(socket, None)
+            if not group:
+                del self.groups[kind]
+
+
 class Room:
     """Members are sockets, grouped by the encoding of their frames: one frame is built per group."""
 
-    __slots__ = ("birth", "created_at", "empty_timer", "groups", "id", "joining", "name", "settings", "type", "users", "watchers")
+    __slots__ = (
+        "_alone",
+        "birth",
+        "created_at",
+        "empty_timer",
+        "groups",
+        "id",
+        "indexes",
+        "joining",
+        "name",
+        "settings",
+        "type",
+        "users",
+        "watchers",
+    )
 
     def __init__(self, room_id: str, name: str, type: str, settings: RoomSettings, created_at: float) -> None:
         self.birth = ""
         """Of several nodes: which life of the room this is."""
         self.id = room_id
+        self._alone: dict[str, Room] | None = None
         self.name = name
         self.type = type
         self.settings = settings
         self.created_at = created_at
         self.groups: dict[Encoding, dict[Socket, None]] = {}
+        self.indexes: tuple[MemberIndex, ...] = ()
+        """Of the live members, those that were asked for."""
         self.joining: dict[Socket, list[Any] | None] = {}
         """Sockets on their way in: live events wait here for them (None: they read the log, nothing needs to wait)."""
         self.users: dict[str, Presence] = {}
@@ -66,6 +127,13 @@ class Room:
 
     def __repr__(self) -> str:
         return f"<Room {self.id} users={len(self.users)}>"
+
+    @property
+    def alone(self) -> dict[str, Room]:
+        """The memberships of each socket that is in this room and no other: one value for all of them, which nobody changes."""
+        if self._alone is None:
+            self._alone = {self.id: self}
+        return self._alone
 
     @property
     def sockets(self) -> list[Socket]:
@@ -79,6 +147,15 @@ class Room:
     def is_empty(self) -> bool:
         return not self.users
 
+    def index(self, names: tuple[str, ...]) -> MemberIndex:
+        """The live members by what their users have under these names. Made when it is first asked for, and kept up from then on."""
+        for index in self.indexes:
+            if index.names == names:
+                return index
+        index = MemberIndex(names, chain.from_iterable(self.groups.values()))
+        self.indexes += (index,)
+        return index
+
     def stop_timer(self) -> None:
         """The room is not to go for being empty."""
         if self.empty_timer is not None:
@@ -89,6 +166,13 @@ class Room:
         """From now on the room's events go to this socket as they come."""
         self.joining.pop(socket, None)
         self.groups.setdefault(socket.encoding, {})[socket] = None
+        for index in self.indexes:
+            index.add(socket)
+
+    def refile(self, socket: Socket) -> None:
+        """A member's user has another role or tenant, perhaps: an index in which he stands elsewhere is made anew when it is asked for again."""
+        if self.indexes and socket not in self.joining:
+            self.indexes = tuple(index for index in self.indexes if index.has(socket))
 
     def hold(self, socket: Socket) -> None:
         """Have live events wait for a member, as for one on its way in."""
@@ -107,6 +191,10 @@ class Room:
             group.pop(socket, None)
             if not group:
                 del self.groups[socket.encoding]
+            for index in self.indexes:
+                index.remove(socket)
+        if not self.groups and not self.joining:
+            self._alone = None  # a room that is forgotten is to go at once, and not when cycles are looked for
 
     def info(self) -> RoomInfo:
         return RoomInfo(self.id, self.name, self.type, self.settings, self.created_at, len(self.users), self.socket_count)

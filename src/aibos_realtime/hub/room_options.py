@@ -39,6 +39,10 @@ class RoomOptions(Options):
     create: bool = True
 
 
+REMEMBERED = 10_000
+"""Rooms of which the pattern is remembered."""
+
+
 class Patterns:
     """Finds what is set for a room."""
 
@@ -48,9 +52,18 @@ class Patterns:
             (pattern, found if "max_users" in found.model_fields_set else found.model_copy(update={"max_users": options.max_users_per_room}))
             for pattern, found in options.patterns.items()
         ]
+        self._found: dict[str, RoomPattern] = {}
 
     def find(self, room_id: str) -> RoomPattern:
         """The first pattern that fits, or the defaults."""
+        known = self._found.get(room_id)
+        if known is None:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            known = self._found[room_id] = self._find(room_id)
+        return known
+
+    def _find(self, room_id: str) -> RoomPattern:
         for pattern, found in self._patterns:
             if fnmatchcase(room_id, pattern):
                 return found

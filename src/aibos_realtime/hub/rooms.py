@@ -232,17 +232,16 @@ class RoomManager:
         presence = self._present(room, user.id, user)
         presence.sockets += 1
         room.joining[socket] = []
-        if socket.memberships is None:
-            socket.memberships = {}
-        socket.memberships[room_id] = room
+        _add(socket, room)
         self._keeper.counted(room)
         return room
 
     def exit(self, socket: Socket, room_id: str) -> None:
         """End a socket's membership. Raises `NotInRoom`."""
-        room: Room | None = socket.memberships.pop(room_id, None) if socket.memberships else None
+        room: Room | None = socket.memberships.get(room_id) if socket.memberships else None
         if room is None:
             raise NotInRoom()
+        _remove(socket, room)
         self._flush(room_id)
         room.drop(socket)
         self._keeper.counted(room)
@@ -258,6 +257,7 @@ class RoomManager:
     def renew(self, socket: Socket) -> None:
         """The socket's user has another role, perhaps: what is known of him in his rooms follows."""
         for room in (socket.memberships or {}).values():
+            room.refile(socket)
             if socket.user is not None and (presence := room.users.get(socket.user.id)) is not None:
                 presence.user = socket.user
                 self._keeper.renewed(room, presence)
@@ -320,6 +320,31 @@ class RoomManager:
         if presence.sockets == 0 and not presence.held:
             del room.users[user_id]
             self._keeper.left(room, user_id, presence)
+
+
+_NOWHERE: dict[str, Room] = {}
+
+
+def _add(socket: Socket, room: Room) -> None:
+    """A membership more. Of a socket in one room they are the room's, and shared; only of several they are its own."""
+    memberships = socket.memberships
+    if not memberships:
+        socket.memberships = room.alone
+    elif len(memberships) == 1:
+        socket.memberships = {**memberships, room.id: room}
+    else:
+        memberships[room.id] = room
+
+
+def _remove(socket: Socket, room: Room) -> None:
+    memberships = socket.memberships or {}
+    if len(memberships) < 2:
+        socket.memberships = _NOWHERE
+        return
+    del memberships[room.id]
+    if len(memberships) == 1:
+        [left] = memberships.values()
+        socket.memberships = left.alone
 
 
 def is_member(socket: Socket, room: Room) -> bool:

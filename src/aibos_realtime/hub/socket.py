@@ -86,6 +86,7 @@ class Socket:
         self._outbox: Outbox | None = None
         self._drained: asyncio.Future[None] | None = None
         self.memberships: dict[str, Any] | None = None
+        """Rooms by id. `RoomManager` alone changes it: sockets may share it."""
         self.handlers: Mapping[str, Callable[..., Any]] = _NO_HANDLERS
         self._calls: dict[int, asyncio.Future[Any]] | None = None
         self._next_ref = 0

@@ -7,14 +7,17 @@ member: a socket that is behind has an outbox, one that is gone drops the bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 
 from msgspec import UNSET
 
 from ..backends.base import LoggedEvent
 from ..clock import Clock
 from ..hub.connections import ConnectionPool
+from ..hub.room import Room
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
 from ..metrics import Metrics
@@ -22,9 +25,9 @@ from ..protocol.codec import Answer, Codec, Encoding, RoomFrame
 from ..protocol.limits import ALL, is_own_stream
 from ..protocol.messages import Position
 from ..protocol.timestamps import rfc3339
+from ..transport.batch import Sender
 from .filters import Filters
-
-Groups = Mapping[Encoding, Collection[Socket]]
+from .selection import Groups, select
 
 
 def room_frame(event: LoggedEvent, codec: Codec) -> RoomFrame:
@@ -45,11 +48,14 @@ def resync_frame(notice: LoggedEvent, encoding: Encoding) -> bytes:
 class Fanout:
     """Holds the events of the present loop turn, by room, and writes them out at its end."""
 
-    def __init__(self, *, rooms: RoomManager, pool: ConnectionPool, filters: Filters, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, *, rooms: RoomManager, pool: ConnectionPool, filters: Filters, metrics: Metrics, clock: Clock, sender: Sender | None = None
+    ) -> None:
         self._rooms = rooms
         self._pool = pool
         self._filters = filters
         self._metrics = metrics
+        self._sender = sender if sender is not None else Sender("python")
         self._clock = clock
         self._waiting: dict[str, list[LoggedEvent]] = {}
         self._catching_up: dict[str, dict[Socket, list[LoggedEvent] | None]] = {}
@@ -86,27 +92,25 @@ class Fanout:
     def deliver_volatile(self, event: LoggedEvent) -> None:
         """Send an event that takes no place in the log (offset 0), now, to the members who keep up."""
         self.flush_room(event.room)
-        for encoding, sockets in self._groups(event.room).items():
-            frame = encoding.frame(room_frame(event, encoding.codec))
-            for socket in sockets:
-                if not self._filters.admits(event.audience, socket.user):
-                    continue
-                if socket.can_take_volatile():
-                    self._write(socket, frame, 1)
-                else:
-                    self._metrics.volatile_dropped += 1
+        room = self._rooms.get(event.room)
+        groups = self._groups(event.room, room)
+        if event.audience is not None and groups:
+            selected = select([event], groups, room, pool=self._pool, filters=self._filters)
+            groups = {encoding: sockets for encoding, by_mask in selected.items() for sockets in by_mask.values()}
+        for encoding, sockets in groups.items():
+            takers = [socket for socket in sockets if socket.can_take_volatile()]
+            self._write(takers, encoding.frame(room_frame(event, encoding.codec)), 1)
+            self._metrics.volatile_dropped += len(sockets) - len(takers)
 
     def resync(self, room_id: str, position: Position) -> None:
         """Tell the members of a room that they may have missed something, and that what follows comes right after `position`."""
         self.flush_room(room_id)
         notice = LoggedEvent(room_id, RESYNC, b"", "", position.epoch, position.offset, 0)
-        for buffer in self._waiting_for(room_id):
-            if buffer is not None:
-                buffer.append(notice)
-        for encoding, sockets in self._groups(room_id).items():
-            frame = resync_frame(notice, encoding)
-            for socket in sockets:
-                self._write(socket, frame, 0)
+        room = self._rooms.get(room_id)
+        for buffer in self._buffers(room_id, room):
+            buffer.append(notice)
+        for encoding, sockets in self._groups(room_id, room).items():
+            self._write(sockets, resync_frame(notice, encoding), 0)
             self._metrics.resyncs += len(sockets)
 
     def is_watched(self, room_id: str) -> bool:
@@ -136,54 +140,59 @@ class Fanout:
                 self.catching_up(stream).pop(socket, None)
                 self.caught_up(stream)
 
-    def _waiting_for(self, room_id: str) -> Iterable[list[LoggedEvent] | None]:
-        room = self._rooms.get(room_id)
+    def _buffers(self, room_id: str, room: Room | None) -> Iterable[list[LoggedEvent]]:
+        """Where live events wait for sockets that are not live yet."""
         waiting = room.joining if room is not None else self._catching_up.get(room_id)
-        return waiting.values() if waiting else ()
+        return [buffer for buffer in waiting.values() if buffer is not None] if waiting else ()
 
-    def _groups(self, room_id: str) -> Groups:
-        room = self._rooms.get(room_id)
+    def _groups(self, room_id: str, room: Room | None) -> Groups:
+        """The sockets that live events go to."""
         if room is not None:
             return room.groups
         if not is_own_stream(room_id):
             return {}
         sockets = self._pool if room_id == ALL else self._pool.get_user_connections(room_id.partition(":")[2])
-        catching_up = self._catching_up.get(room_id, ())
-        groups: dict[Encoding, list[Socket]] = {}
-        for socket in sockets:
-            if socket.ready and socket.authenticated and socket not in catching_up:
-                groups.setdefault(socket.encoding, []).append(socket)
-        return groups
+        live = [socket for socket in sockets if socket.ready and socket.authenticated]
+        if catching_up := self._catching_up.get(room_id):
+            live = [socket for socket in live if socket not in catching_up]
+        encodings = {socket.encoding for socket in live}
+        if len(encodings) == 1:
+            return {encodings.pop(): live}
+        return {encoding: [socket for socket in live if socket.encoding is encoding] for encoding in encodings}
 
     def _send(self, room_id: str, events: list[LoggedEvent]) -> None:
-        for buffer in self._waiting_for(room_id):
-            if buffer is not None:
-                buffer.extend(events)
-        plain = all(event.audience is None for event in events)
-        metrics = self._metrics
-        for encoding, sockets in self._groups(room_id).items():
-            frames = [encoding.frame(room_frame(event, encoding.codec)) for event in events]
-            if plain:
-                data = frames[0] if len(frames) == 1 else b"".join(frames)
-                for socket in sockets:
-                    write = socket.write  # two steps: the interpreter specialises loading a slot, but not calling one
-                    write(data)
-                count = len(sockets)
-                metrics.deliveries += count * len(frames)
-                metrics.messages_out += count * len(frames)
-                metrics.bytes_out += count * len(data)
+        room = self._rooms.get(room_id)
+        for buffer in self._buffers(room_id, room):
+            buffer.extend(events)
+        groups = self._groups(room_id, room)
+        if not groups:
+            return
+        for event in events:
+            if event.audience is not None:
+                self._send_chosen(events, groups, room)
+                return
+        for encoding, sockets in groups.items():
+            frame, codec = encoding.frame, encoding.codec
+            if len(events) == 1:
+                data = frame(room_frame(events[0], codec))
             else:
-                self._send_chosen(events, frames, sockets)
+                data = b"".join([frame(room_frame(event, codec)) for event in events])
+            self._write(sockets, data, len(events))
 
-    def _send_chosen(self, events: list[LoggedEvent], frames: list[bytes], sockets: Iterable[Socket]) -> None:
-        admits = self._filters.admits
-        for socket in sockets:
-            chosen = [frame for event, frame in zip(events, frames, strict=True) if admits(event.audience, socket.user)]
-            if chosen:
-                self._write(socket, b"".join(chosen), len(chosen))
+    def _send_chosen(self, events: list[LoggedEvent], groups: Groups, room: Room | None) -> None:
+        """To each the events that are for him: who gets the same gets the same bytes."""
+        for encoding, by_mask in select(events, groups, room, pool=self._pool, filters=self._filters).items():
+            wanted = reduce(or_, by_mask)
+            frames = [encoding.frame(room_frame(event, encoding.codec)) if wanted >> number & 1 else b"" for number, event in enumerate(events)]
+            for mask, sockets in by_mask.items():
+                data = b"".join([frame for number, frame in enumerate(frames) if mask >> number & 1])
+                self._write(sockets, data, mask.bit_count())
 
-    def _write(self, socket: Socket, data: bytes, count: int) -> None:
-        socket.write(data)
-        self._metrics.deliveries += count
-        self._metrics.messages_out += count
-        self._metrics.bytes_out += len(data)
+    def _write(self, sockets: Collection[Socket], data: bytes, events: int) -> None:
+        """Give the frames of so many events to sockets, and count them."""
+        self._sender.send(sockets, data)
+        count = len(sockets)
+        metrics = self._metrics
+        metrics.deliveries += count * events
+        metrics.messages_out += count * events
+        metrics.bytes_out += count * len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from ..auth.user import User
@@ -16,15 +17,102 @@ logger = logging.getLogger("aibos_realtime.filters")
 Predicate = Callable[[User], bool]
 
 
-def _holds(user: User, key: str, wanted: Any) -> bool:
+Test = Callable[[User], bool]
+Verdicts = dict[str, tuple[User, bool]]
+"""What a registered filter has said of users, by their ids."""
+
+_SHARED = ("role", "tenant_id")
+"""What many users have in common."""
+
+
+@lru_cache(maxsize=1000)
+def condition(key: str) -> Callable[[Any, User], bool]:
+    """What a key of a `where` asks, taken apart once: of what is wanted, and a user."""
     name, _, operator = key.partition("__")
-    has = getattr(user, name) if name in ("id", "role", "tenant_id") else user.claims.get(name)
-    if has is None and operator not in ("ne", "not_in") and wanted is not None:
-        return False
-    try:
-        return OPERATORS[operator or "eq"](has, wanted)
-    except TypeError:
-        return False
+    compare = OPERATORS[operator or "eq"]
+    is_lenient = operator in ("ne", "not_in")
+    is_claim = name not in ("id", "role", "tenant_id")
+
+    def holds(wanted: Any, user: User) -> bool:
+        has = user.claims.get(name) if is_claim else getattr(user, name)
+        if has is None and wanted is not None and not is_lenient:
+            return False
+        try:
+            return compare(has, wanted)
+        except TypeError:
+            return False
+
+    return holds
+
+
+class Decision:
+    """An audience made ready to be decided for many users at this moment, so that little is asked of each one.
+
+    An event is for a user who is in `users`, if there are any, not in `exclude`, and passes two tests (None: there is nothing to ask): `of_kind`,
+    which says the same for all of his role and tenant, as far as these are in `names`, and `of_own`.
+    """
+
+    __slots__ = ("exclude", "names", "of_kind", "of_own", "users")
+
+    def __init__(self, audience: Audience, predicate: Predicate | None, verdicts: Verdicts) -> None:
+        self.users = audience.users
+        self.exclude = audience.exclude
+        self.names: frozenset[str] = frozenset()
+        self.of_kind: Test | None = None
+        self.of_own: Test | None = None
+        if audience.where or predicate is not None:
+            self._take_apart(audience.where or {}, [] if predicate is None else [_asked_once(predicate, verdicts)])
+
+    def _take_apart(self, where: dict[str, Any], own: list[Test]) -> None:
+        shared: list[Test] = []
+        for key, wanted in where.items():
+            name, _, operator = key.partition("__")
+            if name in _SHARED:
+                self.names |= {name}
+                shared.append(partial(condition(key), wanted))
+            elif name == "id" and (ids := _listed(operator, wanted)) is not None:
+                self.users = ids if self.users is None else self.users & ids
+            else:
+                own.insert(0, partial(condition(key), wanted))  # a registered filter is asked last
+        self.of_kind = all_of(shared)
+        self.of_own = all_of(own)
+
+
+def _listed(operator: str, wanted: Any) -> frozenset[str] | None:
+    """The ids that a condition on the id names, where it does that."""
+    if operator in ("", "eq"):
+        wanted = [wanted]
+    elif operator != "in":
+        return None
+    return frozenset(id for id in wanted if isinstance(id, str)) if isinstance(wanted, list) else None
+
+
+def all_of(tests: list[Test]) -> Test | None:
+    """One test that is passed where all are."""
+    if len(tests) < 2:
+        return tests[0] if tests else None
+
+    def passes(user: User) -> bool:
+        for test in tests:
+            if not test(user):
+                return False
+        return True
+
+    return passes
+
+
+def _asked_once(predicate: Predicate, verdicts: Verdicts) -> Test:
+    """A filter that is asked once for a user, however many sockets he has."""
+
+    def passes(user: User) -> bool:
+        known = verdicts.get(user.id)
+        if known is not None and known[0] == user:
+            return known[1]
+        verdict = decide(predicate, user)
+        verdicts[user.id] = user, verdict
+        return verdict
+
+    return passes
 
 
 class Filters:
@@ -56,16 +144,26 @@ class Filters:
             return False
         if audience.users is not None and user.id not in audience.users:
             return False
-        if audience.where is not None and not all(_holds(user, key, wanted) for key, wanted in audience.where.items()):
+        if audience.where is not None and not all(condition(key)(wanted, user) for key, wanted in audience.where.items()):
             return False
         return audience.filter is None or self.passes(audience.filter, user)
 
     def passes(self, name: str, user: User) -> bool:
+        predicate = self._find(name)
+        return predicate is not None and decide(predicate, user)
+
+    def decision(self, audience: Audience, verdicts: dict[str, Verdicts]) -> Decision | None:
+        """An audience made ready; None where it is nobody. `verdicts`: of the filters that were asked before, at the same moment."""
+        if audience.filter is None:
+            return Decision(audience, None, {})
+        predicate = self._find(audience.filter)
+        return None if predicate is None else Decision(audience, predicate, verdicts.setdefault(audience.filter, {}))
+
+    def _find(self, name: str) -> Predicate | None:
         predicate = self._by_name.get(name)
         if predicate is None:
             logger.error("there is no filter %r on this node: its events reach nobody here", name)
-            return False
-        return decide(predicate, user)
+        return predicate
 
 
 def decide(predicate: Predicate, user: User) -> bool:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ..errors import ProtocolError
 from . import deflate, frames
-from .limits import ID_LENGTH, INTEGER, REF_LENGTH, check_name, check_value, is_suspect
+from .limits import ID_LENGTH, INTEGER, REF_LENGTH, check_name, check_value, is_suspect, known_names
 from .messages import SUBPROTOCOL, SUBPROTOCOL_MSGPACK, ClientMessage, Ref
 
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
@@ -71,8 +71,9 @@ _ID = re.compile(rf"[^\x00-\x1f\x7f]{{1,{ID_LENGTH}}}")
 
 
 def _check_envelope(message: ClientMessage) -> ClientMessage:
-    check_name("event", message.event)
-    if message.room is not None:
+    if message.event not in known_names:
+        check_name("event", message.event)
+    if message.room is not None and message.room not in known_names:
         check_name("room", message.room)
     if message.ref is not None and not _is_ref(message.ref):
         raise ProtocolError(f"The ref is not valid: an integer within ±2^53, or a text of 1–{REF_LENGTH} characters, is allowed.")
@@ -105,17 +106,20 @@ class JsonCodec:
     opcode = frames.TEXT
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(ClientMessage)
+        self._decode = msgspec.json.Decoder(ClientMessage).decode
         self._value_decoder = msgspec.json.Decoder().decode
         self.encode = msgspec.json.Encoder(enc_hook=encode_other).encode
 
     def decode(self, payload: bytes) -> ClientMessage:
         try:
-            message = self._decoder.decode(payload)
+            message = self._decode(payload)
         except MALFORMED:
             raise ProtocolError(
                 'The message is not one of the protocol: an object like {"event": "invoice.created", "data": …} is expected.'
             ) from None
+        ref = message.ref
+        if type(ref) is int and -INTEGER <= ref <= INTEGER and message.event in known_names and message.room is None and message.id is None:
+            return message  # as most requests are, and spared the call
         return _check_envelope(message)
 
     def ref_of(self, payload: bytes) -> Ref | None:
@@ -204,12 +208,12 @@ encode_json = msgspec.json.Encoder(enc_hook=encode_other).encode
 class Encoding:
     """How a socket wants its frames: a codec, and permessage-deflate or not. Few exist; sockets share them, and frames are built once for each."""
 
-    __slots__ = ("_encode", "_opcode", "codec", "deflate_threshold", "window_bits")
+    __slots__ = ("_encode", "_first", "codec", "deflate_threshold", "window_bits")
 
     def __init__(self, codec: Codec, window_bits: int | None = None, deflate_threshold: int = 1024) -> None:
         self.codec = codec
         self._encode = codec.encode
-        self._opcode = codec.opcode
+        self._first = frames.FIN | codec.opcode
         self.window_bits = window_bits
         self.deflate_threshold = deflate_threshold
 
@@ -217,5 +221,5 @@ class Encoding:
         """The whole frame of a message, as a server sends it."""
         payload = self._encode(message)
         if self.window_bits is None or len(payload) < self.deflate_threshold:
-            return frames.encode_frame(self._opcode, payload)
-        return frames.encode_frame(self._opcode, deflate.compress(payload, self.window_bits), rsv1=True)
+            return frames.encode_message(self._first, payload)
+        return frames.encode_frame(self.codec.opcode, deflate.compress(payload, self.window_bits), rsv1=True)

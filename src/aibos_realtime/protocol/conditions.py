@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import contains, eq, ge, gt, le, lt, ne
 from typing import Any
 
 from ..errors import ConfigurationError
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda has, wanted: has == wanted,
-    "ne": lambda has, wanted: has != wanted,
+    "eq": eq,
+    "ne": ne,
     "in": lambda has, wanted: has in wanted,
     "not_in": lambda has, wanted: has not in wanted,
-    "contains": lambda has, wanted: wanted in has,
-    "gt": lambda has, wanted: has > wanted,
-    "gte": lambda has, wanted: has >= wanted,
-    "lt": lambda has, wanted: has < wanted,
-    "lte": lambda has, wanted: has <= wanted,
+    "contains": contains,
+    "gt": gt,
+    "gte": ge,
+    "lt": lt,
+    "lte": le,
 }
 """What a user has, and what is wanted. They raise `TypeError` where the two cannot be compared."""
 

@@ -31,6 +31,24 @@ async def test_look_up_by_id_and_by_user() -> None:
         assert pool.count_users() == 1 and pool.is_bound(first.socket) and not pool.is_bound(nobody.socket)
 
 
+async def test_one_connection_of_a_user_or_several() -> None:
+    async with memory_server() as net:
+        pool = net.server.pool
+        one = await net.connect("ann")
+        pool.bind(one.socket)
+        assert (pool.get_user_connections("ann"), pool.count_user_connections("ann"), pool.is_bound(one.socket)) == ([one.socket], 1, True)
+        two = await net.connect("ann")
+        assert pool.get_user_connections("ann") == [one.socket, two.socket] and pool.count_users() == 1
+        one.cut()
+        assert await one.closed() == 1006
+        assert pool.get_user_connections("ann") == [two.socket] and pool.is_bound(two.socket) and not pool.is_bound(one.socket)
+        pool.unbind(one.socket)
+        assert pool.count_user_connections("ann") == 1
+        two.cut()
+        assert await two.closed() == 1006
+        assert pool.count_users() == 0 and pool.get_user_connections("ann") == [] and not pool.is_bound(two.socket)
+
+
 async def test_a_full_pool_admits_nobody_and_adding_twice_changes_nothing() -> None:
     async with memory_server() as net:
         one, two = await net.connect("ann"), await net.connect("bob")

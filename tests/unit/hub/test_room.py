@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aibos_realtime.hub.room import Room, RoomSettings
 from aibos_realtime.testing.server import memory_server
+from aibos_realtime.types import User
 
 
 def room() -> Room:
@@ -35,6 +36,43 @@ async def test_holding_a_member_keeps_that_it_watches() -> None:
         assert lobby.joining == {ann: []} and lobby.groups == {} and ann in lobby.watchers
         lobby.drop(ann)
         assert lobby.sockets == [] and lobby.watchers == {}
+
+
+async def test_a_room_that_everybody_left_keeps_nothing_that_leads_back_to_it() -> None:
+    async with memory_server() as net:
+        ann, bob = (await net.connect("ann")).socket, (await net.connect("bob")).socket
+        lobby = room()
+        lobby.go_live(ann)
+        lobby.joining[bob] = []
+        shared = lobby.alone
+        lobby.drop(ann)
+        assert lobby.alone is shared and shared == {"lobby": lobby}
+        lobby.drop(bob)
+        assert lobby._alone is None and shared == {"lobby": lobby}, "who was in it may still look at this"
+
+
+async def test_an_index_of_the_live_members_is_kept_up() -> None:
+    async with memory_server() as net:
+        ann, bob, cid = [(await net.connect(name, role=role)).socket for name, role in (("ann", "admin"), ("bob", "user"), ("cid", "user"))]
+        lobby = room()
+        lobby.go_live(ann)
+        lobby.joining[bob] = []
+        index = lobby.index(("role",))
+        admins, users = (ann.encoding, "admin"), (ann.encoding, "user")
+        assert index.groups == {admins: {ann: None}} and lobby.index(("role",)) is index is not lobby.index(("role", "tenant_id"))
+        lobby.go_live(bob)
+        lobby.go_live(cid)
+        lobby.hold(bob)
+        assert index.groups == {admins: {ann: None}, users: {cid: None}} and lobby.indexes[1].kind(cid) == (cid.encoding, ("user", None))
+        lobby.refile(ann)
+        lobby.refile(bob)
+        assert lobby.index(("role",)) is index, "who is where he belongs, and who is on his way in, change nothing"
+        ann.user = User("ann", "user", "t1")
+        lobby.refile(ann)
+        assert lobby.indexes == () and lobby.index(("role",)).groups == {users: {ann: None, cid: None}}
+        lobby.drop(ann)
+        lobby.drop(cid)
+        assert lobby.index(("role",)).groups == {}
 
 
 def test_what_is_told_of_it() -> None:

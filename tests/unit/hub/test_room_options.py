@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aibos_realtime import ConfigurationError
-from aibos_realtime.hub.room_options import Patterns, RoomOptions, RoomPattern
+from aibos_realtime.hub.room_options import REMEMBERED, Patterns, RoomOptions, RoomPattern
 from aibos_realtime.types import RoomSettings
 
 PATTERNS = {"bench:*": {"ephemeral": True, "max_users": 100_000}, "tenant_*": {"history_size": 5000, "allow_guests": True}, "*": {"max_users": None}}
@@ -18,6 +18,14 @@ def test_the_first_pattern_that_fits_alone_applies() -> None:
     assert (found.history_size, found.max_users, found.ephemeral) == (5000, 7, False), "what a pattern does not say is the default"
     assert patterns.find("other").max_users is None
     assert Patterns(RoomOptions(max_users_per_room=7)).find("x").max_users == 7
+
+
+def test_rooms_are_remembered_up_to_a_number() -> None:
+    patterns = Patterns(RoomOptions.parse("rooms", {"patterns": PATTERNS}))
+    for number in range(REMEMBERED + 10):
+        assert patterns.find(f"bench:{number}").ephemeral
+        assert len(patterns._found) <= REMEMBERED
+    assert patterns.find("bench:1") is patterns.find("bench:1") and not patterns.find("tenant_1").ephemeral
 
 
 def test_the_settings_of_a_room_that_is_made() -> None:

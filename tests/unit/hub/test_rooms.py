@@ -266,6 +266,34 @@ async def test_destroying_a_room_tells_its_members(net: MemoryServer) -> None:
     assert before == (await net.server.broker.position("a")).epoch
 
 
+async def test_sockets_in_one_room_share_what_says_so_and_those_in_several_do_not(net: MemoryServer) -> None:
+    ann, bob = await net.connect("ann"), await net.connect("bob")
+
+    def where() -> list[list[str]]:
+        return [sorted(client.socket.rooms) for client in (ann, bob)]
+
+    for client in (ann, bob):
+        await client.request("join-room", "a")
+    assert ann.socket.memberships is bob.socket.memberships
+    for room in ("b", "c"):
+        await ann.request("join-room", room)
+    assert where() == [["a", "b", "c"], ["a"]]
+    await bob.request("join-room", "b")
+    await ann.request("leave-room", "b")
+    assert where() == [["a", "c"], ["a", "b"]]
+    await ann.request("leave-room", "a")
+    await bob.request("leave-room", "a")
+    assert where() == [["c"], ["b"]]
+    zoe = await net.connect("zoe")
+    await zoe.request("join-room", "c")
+    assert zoe.socket.memberships is ann.socket.memberships
+    zoe.cut()
+    assert await zoe.closed() == 1006
+    assert not zoe.socket.rooms and where() == [["c"], ["b"]]
+    found = net.server.rooms.get("c")
+    assert found is not None and found.alone == {"c": found} and found.users.keys() == {"ann"}
+
+
 async def test_guests_need_a_room_that_takes_them(net: MemoryServer) -> None:
     guest, rooms = await net.connect("g", role="guest"), net.server.rooms
     with pytest.raises(GuestsNotAllowed):

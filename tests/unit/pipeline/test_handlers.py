@@ -22,7 +22,10 @@ from aibos_realtime import (
     WebSocketAuthorization,
     where,
 )
+from aibos_realtime.backends.memory.broker import MemoryBroker
 from aibos_realtime.errors import RealtimeError
+from aibos_realtime.pipeline.eager import start
+from aibos_realtime.protocol.messages import Position
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.testing.server import MemoryServer, memory_server
 
@@ -143,6 +146,37 @@ async def test_a_connection_is_in_128_rooms_at_most() -> None:
         await client.request("leave-room", "r5")
         await client.request("join-room", "r128")
         assert client.connected["limits"]["rooms"] == 128
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+async def test_a_join_between_two_events_of_one_turn(ephemeral: bool) -> None:
+    async with memory_server(**OPEN, rooms={"patterns": {"a": {"ephemeral": ephemeral}}}) as net:
+        ann, broadcaster = await net.connect("ann"), net.server.broadcaster
+        before = asyncio.ensure_future(broadcaster.broadcast_to_room("a", "before", 1))
+        joining = asyncio.ensure_future(ann.request("join-room", "a"))
+        after = asyncio.ensure_future(broadcaster.broadcast_to_room("a", "after", 2))
+        position = (await joining)["offset"]
+        await asyncio.gather(before, after)
+        told = [message for message in await ann.take_all() if message["event"] in ("before", "after")]
+        assert [message["offset"] for message in told] == list(range(position + 1, 3)), "what the answer does not cover, once and in order"
+        [room] = [net.server.rooms.get("a")]
+        assert room is not None and not room.joining and room.socket_count == 1
+
+
+async def test_what_is_published_while_the_position_is_asked_for_is_covered_by_it() -> None:
+    class Slow(MemoryBroker):
+        async def position(self, room: str) -> Position:
+            await asyncio.sleep(0)
+            if room == "a":
+                assert start(net.server.broadcaster.broadcast_to_room("a", "meanwhile", 1))[1] is None
+            return await super().position(room)
+
+    async with memory_server(**OPEN, broker=Slow()) as net:
+        ann = await net.connect("ann")
+        answer = await ann.request("join-room", "a")
+        assert answer["offset"] == 1 and await ann.take_all() == []
+        await net.server.broadcaster.broadcast_to_room("a", "after", 2)
+        assert [message["offset"] for message in await ann.take_all()] == [2]
 
 
 async def test_leaving() -> None:

@@ -74,6 +74,15 @@ def test_the_pace_of_a_connection() -> None:
     assert off.messages is off.publishes is off.control is None
 
 
+def test_what_few_connections_need_is_made_when_it_is_needed() -> None:
+    pace = Pace(LimitOptions(), 5.0)
+    assert [pace._control, pace._bad, pace._refused] == [None, None, None]
+    assert pace.bad is pace.bad and pace.refused is pace.refused and pace.bad is not pace.refused
+    control = pace.control
+    assert control is not None and control is pace.control
+    assert [control.spend(5.0) for _ in range(21)] == [0.0] * 20 + [0.1], "the burst, and no more for its having come late"
+
+
 def test_a_bucket_for_each_address_forgotten_when_it_is_full_again() -> None:
     buckets = Buckets(1.0, 2.0)
     assert [buckets.spend("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0] and buckets.spend("b", 0.0) == 0.0

@@ -60,6 +60,15 @@ def test_envelopes_that_are_refused(codec: Codec, message: Any) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=["json", "msgpack"])
+@pytest.mark.parametrize("wrong", [{"event": "a b"}, {"room": "a b"}, {"id": "\n"}, {"ref": -(2**53) - 1}, {"ref": "\n"}])
+def test_one_wrong_member_beside_good_ones_is_refused(codec: Codec, wrong: dict[str, Any]) -> None:
+    good = {"event": "known", "ref": 7}
+    codec.decode(write(codec, good))
+    with pytest.raises(ProtocolError):
+        codec.decode(write(codec, good | wrong))
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=["json", "msgpack"])
 def test_the_ref_of_what_was_refused(codec: Codec) -> None:
     for message, ref in (({"event": "a b", "ref": 7}, 7), ({"event": 5, "ref": "r"}, "r"), ({"event": "x", "ref": True}, None), ([7], None)):
         assert codec.ref_of(write(codec, message)) == ref

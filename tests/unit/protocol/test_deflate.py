@@ -186,6 +186,33 @@ def test_what_is_not_deflate(packed: bytes) -> None:
     assert not isinstance(caught.value, MessageTooLarge)
 
 
+def usual(text: bytes) -> bytes:
+    """As zlib's defaults have it."""
+    deflater = zlib.compressobj(wbits=-15)
+    return (deflater.compress(text) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def test_a_small_message_takes_a_small_compressor() -> None:
+    text = b"".join(b'{"id":%d,"amount":"%d.50","text":"invoice"},' % (number * 7919, number * 104729) for number in range(25))
+    tracemalloc.start()
+    try:
+        assert len(compress(text)) <= len(usual(text)) + 10
+        tracemalloc.reset_peak()
+        compress(text)
+        assert tracemalloc.get_traced_memory()[1] < 80_000, "zlib's defaults take 268,000 bytes"
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [250, 762, 763, 1000, 1024, 4000, 16_122, 16_123, 16_300, 70_000])
+def test_what_a_message_repeats_from_its_very_beginning_is_found(size: int) -> None:
+    beginning = random.Random(size).randbytes(100)
+    text = beginning + random.Random(1).randbytes(size - 200) + beginning
+    packed = compress(text)
+    assert Inflater().inflate(packed, None) == text
+    assert len(packed) <= len(usual(text)) * 1.005 + 10
+
+
 def test_a_bomb_is_not_inflated() -> None:
     bomb = compress(bytes(50_000_000))
     tracemalloc.start()

@@ -98,3 +98,17 @@ def test_text_that_is_not_suspect_holds_nothing_that_is_refused(value: Any, asci
 )
 def test_what_is_suspect(text: bytes) -> None:
     assert is_suspect(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "3e4f0192-77ab-4e11-9c3e-88aa01e7d210", "at": "2026-01-31T12:00:00.000Z", "amount": 1250.75, "ids": [1700000000000, 1700000000001]},
+        {"note": "C:\\new\\u00e9", "quoted": 'a "b"'},
+        {"lines": [{"sku": f"A-{number}", "net": number} for number in range(30)]},
+        "x" * 1000,
+        1e99,
+    ],
+)
+def test_what_business_sends_is_not_suspect(value: Any) -> None:
+    assert not is_suspect(json.dumps(value).encode()), "it would be decoded and searched, every time"
