@@ -134,7 +134,7 @@ static PyTypeObject WriterType = {
 
 enum {
   BATCH = 1024,
-  FEW = 4, /* for so few the ring costs more than it saves */
+  FEW = 8, /* for so few the ring costs more than it saves */
 };
 
 typedef struct {

@@ -29,7 +29,7 @@ class CustomBuildHook(BuildHookInterface):
             return
         built = compile_module(Path(self.root))
         if built is None:
-            self.app.display_warning("the compiled part could not be built (is there a C compiler, and are there Python's headers?): pure Python it is")
+            self.app.display_warning("the compiled part was not built (no C compiler, or no headers of Python?): this is pure Python")
             return
         target = Path(*MODULE.split(".")).with_name(built.name)
         if version == "editable":
@@ -46,7 +46,8 @@ def compile_module(root: Path) -> Path | None:
     from setuptools.errors import CCompilerError, ExecError, PlatformError
 
     name = MODULE.rpartition(".")[2]
-    extension = Extension(name, [str(root / source) for source in SOURCES], depends=[str(root / header) for header in HEADERS], extra_compile_args=list(FLAGS))
+    sources, headers = [str(root / source) for source in SOURCES], [str(root / header) for header in HEADERS]
+    extension = Extension(name, sources, depends=headers, extra_compile_args=list(FLAGS))
     command = Distribution({"name": name, "ext_modules": [extension]}).get_command_obj("build_ext")
     folder = Path(tempfile.mkdtemp(prefix="aibos-realtime-build-"))
     command.build_lib, command.build_temp = str(folder), str(folder / "objects")

@@ -30,6 +30,7 @@ from .pipeline.authorization import AuthorizationOptions
 from .pipeline.throttle import LimitOptions
 from .storage.persistence import RetentionOptions
 from .storage.queue import MessageQueueOptions
+from .transport.batch import Engine
 
 DEFAULT_PORT = 3001
 
@@ -126,6 +127,7 @@ class RealtimeConfig(Options):
     scaling: ScalingOptions = Field(default_factory=ScalingOptions)
     http: HttpOptions = Field(default_factory=HttpOptions)
     tls: TlsOptions | None = None
+    sender: Engine = "auto"
     trusted_proxies: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -188,6 +190,7 @@ VARIABLES = {
     "INSTANCE_URL": "scaling.instance_url",
     "REALTIME_OPERATOR_ROLES": "http.operator_roles",
     "REALTIME_API_KEYS": "http.api_keys",
+    "REALTIME_SENDER": "sender",
 }
 """Environment variable → option."""
 

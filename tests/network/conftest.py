@@ -1,4 +1,4 @@
-"""The tests of the server run on both event loops, and leave no error in the log."""
+"""The tests of the server run on both event loops, with and without the compiled part, and leave no error in the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aibos_realtime.transport import batch
 from tests.loops import ASYNCIO, BOTH, Loops
 
 TOKEN = re.compile(r"eyJ[\w-]{8,}")
@@ -16,6 +17,13 @@ TOKEN = re.compile(r"eyJ[\w-]{8,}")
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
     return ASYNCIO if item.path.name.startswith("test_client") else BOTH
+
+
+@pytest.fixture(autouse=True)
+def _pure_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On asyncio's own loop, a server in this process sends in Python; on uvloop with the compiled part, where there is one."""
+    if "[asyncio" in request.node.name:
+        monkeypatch.setattr(batch, "compiled", None)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from aibos_realtime import RealtimeServer
 from aibos_realtime.errors import AuthenticationError
 from aibos_realtime.protocol.frames import TEXT
 from aibos_realtime.testing.clock import ManualClock
+from aibos_realtime.transport.websocket import WebSocketTransport
 from tests.network.raw import ACCEPT, KEY, MASK, echoes, frame, make_server, raw, request, serving, text, upgraded
 
 pytestmark = pytest.mark.usefixtures("clean_log")
@@ -488,7 +489,7 @@ async def test_tls_takes_the_same_path() -> None:
             assert (await connection.ask("join-room", "tenant_1"))["event"] == "joined-room"
             assert (await connection.ask("x", "a" * 60_000, room="tenant_1"))["event"] == "ack"
             [socket] = server.pool
-            assert type(socket.transport).__name__ == "WebSocketTransport"
+            assert isinstance(socket.transport, WebSocketTransport)
             await connection.send(bytes((0x83, 0x80)) + MASK)
             assert await connection.close_code() == 1002
             await connection.ended()

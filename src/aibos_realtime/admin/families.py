@@ -61,7 +61,10 @@ _ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.T
 
 
 class Sources(Protocol):
-    """Where the numbers are. `drainer`, `relay`: None where there is none. (`server.operation.Operation`.)"""
+    """Where the numbers are. `drainer`, `relay`: None where there is none. `sender`: its engine. (`server.operation.Operation`.)"""
+
+    @property
+    def sender(self) -> str: ...
 
     @property
     def figures(self) -> Figures: ...
@@ -79,7 +82,8 @@ class Sources(Protocol):
 def collect(sources: Sources, backlogs: Backlogs) -> Iterator[Metric]:
     """This node's own metrics."""
     figures, metrics = sources.figures, sources.figures.metrics
-    yield InfoMetricFamily(f"{PREFIX}build", "What runs, as labels.", {"version": __version__, "python": platform.python_version()})
+    what = {"version": __version__, "python": platform.python_version(), "sender": sources.sender}
+    yield InfoMetricFamily(f"{PREFIX}build", "What runs, as labels.", what)
     yield from _of_this_moment(figures)
     for name, (attribute, meaning) in _COUNTERS.items():
         yield _counter(name, meaning, getattr(metrics, attribute))

@@ -21,8 +21,9 @@ class TokenCarrier:
     def token_from(self, headers: list[tuple[bytes, bytes]], query_string: bytes) -> str | None:
         """The token in the header, whose scheme has no case (RFC 9110, 11.1), else in the query string."""
         found = []
+        size = len(self._header)
         for name, value in headers:
-            if name.lower() == self._header:
+            if len(name) == size and name.lower() == self._header:
                 text = value.decode("latin-1").strip(" \t") + " "  # the space that a prefix without a token lost
                 if text.lower().startswith(self._prefix):
                     found.append(text[len(self._prefix) :].strip(" \t"))

@@ -5,6 +5,7 @@ One algorithm family per key (RFC 8725, 3.1), so that no public key can ever ser
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -54,6 +55,9 @@ class _CheckedHmac(HMACAlgorithm):
 
     def check_key_length(self, key: Any) -> None:
         return None
+
+    def sign(self, msg: bytes, key: bytes) -> bytes:
+        return hmac.digest(key, msg, self.hash_alg)
 
 
 def signatures(algorithms: Sequence[str]) -> jwt.PyJWS:

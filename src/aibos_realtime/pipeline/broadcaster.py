@@ -28,6 +28,7 @@ Filter = Where | str | Predicate
 
 P = TypeVar("P", bound=Predicate)
 
+_DEFAULTS = RoomPattern()
 _prefix = ""
 _numbers = count(1)
 
@@ -223,9 +224,9 @@ class EventBroadcaster:
         if key is not None:
             check_id("idempotency_key", key)
         text = encode_data(data, self._sending.max_bytes)
-        audience = await self._audience(room_id, filter, exclude)
+        audience = None if filter is None and exclude == () else await self._audience(room_id, filter, exclude)
         rooms = self._sending.rooms
-        pattern = rooms.pattern(room_id) if rooms is not None and not is_own_stream(room_id) else RoomPattern()
+        pattern = rooms.pattern(room_id) if rooms is not None and not is_own_stream(room_id) else _DEFAULTS
         return Draft(
             room_id,
             event,

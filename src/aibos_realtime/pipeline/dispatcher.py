@@ -39,9 +39,11 @@ class Dispatcher(Generic[T]):
     def run(self, coroutine: Coroutine[Any, Any, Any], subject: T) -> None:
         """Run a coroutine soon, in order of arrival as far as its first wait. Never blocks."""
         self._queue.append((coroutine, subject))
-        if self._wake is not None:
-            if not self._wake.done():
-                self._wake.set_result(None)
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            if not wake.done():
+                wake.set_result(None)
         elif self._current is None:
             self._take_over()
 
@@ -72,8 +74,7 @@ class Dispatcher(Generic[T]):
             while self._current is task:
                 if not queue:
                     self._wake = asyncio.get_running_loop().create_future()
-                    await self._wake
-                    self._wake = None
+                    await self._wake  # `run` has set it back to None
                     continue
                 coroutine, subject = queue.popleft()
                 try:

@@ -13,10 +13,10 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ..auth.authentication import WebSocketAuth
-from ..auth.user import Identity
+from ..auth.user import Identity, User
 from ..backends.base import Broker, Draft, Receipt
 from ..clock import Clock
 from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
@@ -30,9 +30,10 @@ from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer
 from ..protocol.limits import ALL, check_name, is_own_stream, user_stream
-from ..protocol.messages import ClientMessage, HistoryRequest, JoinRoom, Position, RoomRequest, TokenRequest
+from ..protocol.messages import ClientMessage, HistoryRequest, JoinRoom, Position, Ref, RoomRequest, TokenRequest
 from .authorization import READ, WRITE, WebSocketAuthorization
 from .broadcaster import Sending, new_id
+from .eager import start
 from .fanout import Fanout, room_frame
 from .history import HISTORY_LIMIT, read_visible
 from .recovery import Recovery
@@ -128,13 +129,17 @@ class BuiltIns:
         user = socket.user
         if user is None:
             return {"user": None, "expiresAt": None}
-        names = (user_stream(user.id), ALL)
-        for name in names:
-            await self._broker.position(name)
+        streams, has_waited = {}, False
+        for name in (user_stream(user.id), ALL):
+            streams[name], rest = start(self._broker.position(name))
+            if rest is not None:
+                await rest
+                has_waited = True
         # Now that the broker follows them it answers at once, so that nothing comes between these positions and the answer.
-        for name in names:
+        for name in streams:
             self._fanout.flush_room(name)
-        streams = {name: await self._broker.position(name) for name in names}
+        if has_waited:
+            streams = {name: await self._broker.position(name) for name in streams}
         return {"user": user.to_wire(), "expiresAt": socket.expires_at, "streams": streams}
 
     async def recheck(self, socket: Socket) -> None:
@@ -187,10 +192,13 @@ class BuiltIns:
     async def _answer_join(self, socket: Socket, message: ClientMessage, request: JoinRoom, room: Room, place: Place) -> None:
         top = await self._broker.position(room.id)
         recovered, after = await self._start(request, room.id, top)
+        is_current = after is top
         data: dict[str, Any] = {"roomId": room.id, "epoch": top.epoch, "offset": top.offset, "recovered": recovered}
         if request.presence or (place.members is None and (place.user_count or len(room.users)) <= MEMBERS_UNASKED):
             # Now that this node hears the room's notices: nobody comes or goes unnoticed between this list and them.
-            data["members"] = await self._rooms.find_members(room.id)
+            data["members"], rest = start(self._rooms.find_members(room.id))
+            if rest is not None:
+                data["members"], is_current = await rest, False
         elif place.members is not None:
             data["members"] = place.members
         if not is_member(socket, room):
@@ -198,7 +206,10 @@ class BuiltIns:
         self._fanout.flush_room(room.id)
         if message.ref is not None:
             socket.write(socket.encoding.frame(Answer("joined-room", message.ref, data)))
-        await self._recovery.replay(socket, room.id, after, room)
+        if not is_current or socket.closing:
+            await self._recovery.replay(socket, room.id, after, room)
+        elif socket in room.joining:  # nothing has happened since `top` was asked for, so that nothing was missed
+            room.go_live(socket)
 
     async def _start(self, request: JoinRoom, room_id: str, top: Position) -> tuple[bool | None, Position]:
         """Whether a position that was asked for can be recovered, and after which position events are to follow the answer."""
@@ -251,27 +262,28 @@ class BuiltIns:
 
     def publish(self, socket: Socket, message: ClientMessage) -> asyncio.Future[Receipt]:
         """A client's event, to the room that it names. Needs `write`, not membership; creates the room where that is allowed."""
-        room_id = self._room_of(socket, message)
-        if not self._authorization.allows(socket.user, room_id, WRITE):
+        user, room_id = self._publisher(socket, message)
+        if not self._authorization.allows(user, room_id, WRITE):
             raise PermissionDenied(resource=room_id, action=WRITE)
-        return self._submit(socket, message, room_id)
+        return self._submit(socket, message, user, room_id)
 
     async def publish_checked(self, socket: Socket, message: ClientMessage) -> Answer:
         """The same, where the application's own `check` has to be asked."""
-        room_id = self._room_of(socket, message)
-        await self._authorization.require(socket.user, room_id, WRITE)
-        return acknowledgement(await self._submit(socket, message, room_id))
+        user, room_id = self._publisher(socket, message)
+        await self._authorization.require(user, room_id, WRITE)
+        return acknowledgement(await self._submit(socket, message, *self._publisher(socket, message)))
 
-    def _room_of(self, socket: Socket, message: ClientMessage) -> str:
-        self._require_user(socket)
-        room_id = message.room
+    def _publisher(self, socket: Socket, message: ClientMessage) -> tuple[User, str]:
+        """Who publishes, and to which room."""
+        user, room_id = socket.user, message.room
+        if user is None or not socket.authenticated:
+            raise AuthenticationError("Authenticate first.")
         assert room_id is not None
         if is_own_stream(room_id):
             raise PermissionDenied(resource=room_id, action=WRITE)
-        return room_id
+        return user, room_id
 
-    def _submit(self, socket: Socket, message: ClientMessage, room_id: str) -> asyncio.Future[Receipt]:
-        assert socket.user is not None
+    def _submit(self, socket: Socket, message: ClientMessage, user: User, room_id: str) -> asyncio.Future[Receipt]:
         data = socket.encoding.codec.to_json(message.data)
         limit = self._limits.broadcast_bytes
         if limit is not None and len(data) > limit:
@@ -283,7 +295,7 @@ class BuiltIns:
             message.event,
             data,
             message.id or new_id(),
-            user_id=socket.user.id,
+            user_id=user.id,
             keyed=message.id is not None,
             ephemeral=pattern.ephemeral,
             ack=pattern.ack,
@@ -350,11 +362,11 @@ class Published(Struct, frozen=True, gc=False):
     duplicate: bool
 
 
-def acknowledgement(receipt: Receipt) -> Answer:
+def acknowledgement(receipt: Receipt, ref: Ref | None = None) -> Answer:
     """The answer to a publish that has its position."""
     position = receipt.position
     assert position is not None
-    return Answer("ack", data=Published(receipt.id, position.offset, position.epoch, receipt.duplicate))
+    return Answer("ack", UNSET if ref is None else ref, Published(receipt.id, position.offset, position.epoch, receipt.duplicate))
 
 
 _BARE = {"authenticate": "token", "join-room": "roomId", "leave-room": "roomId", "presence": "roomId"}

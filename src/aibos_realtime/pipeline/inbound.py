@@ -156,20 +156,22 @@ class Inbound:
 
     def _handle(self, socket: Socket, message: ClientMessage) -> None:
         """Find who takes the message, and let him begin."""
-        event, room = message.event, message.room
-        own = socket.handlers.get(event) if socket.handlers else None
-        if event in RESERVED:
-            self._handle_built_in(socket, message, own)
-            return
-        if not socket.authenticated:
-            raise AuthenticationError("Authenticate first.")
+        event = message.event
         route = self._routes.get(event)
-        if room is None and own is not None:
-            self._call(socket, message, Route(event, own), ())
-        elif room is None and route is not None:
-            self._call(socket, message, route, (socket,))
+        own = socket.handlers.get(event) if socket.handlers else None
+        if route is None and event in RESERVED:  # none of those has a route
+            self._handle_built_in(socket, message, own)
+        elif not socket.authenticated:
+            raise AuthenticationError("Authenticate first.")
+        elif message.room is not None:
+            self._publish(socket, message, route)
+        elif own is not None:
+            self._settle(socket, message, own(socket.encoding.codec.value(message.data)))
+        elif route is not None:
+            value = socket.encoding.codec.value(message.data)
+            self._settle(socket, message, route.handler(socket, value if route.convert is None else route.convert(value)))
         else:
-            self._publish(socket, message if room is not None else _into_only_room(socket, message), route)
+            self._publish(socket, _into_only_room(socket, message), None)
 
     def _handle_built_in(self, socket: Socket, message: ClientMessage, own: Handler | None) -> None:
         built_in = self._built_in.get(message.event)
@@ -182,33 +184,32 @@ class Inbound:
         else:
             self._start(socket, message, built_in(socket, message))
 
-    def _call(self, socket: Socket, message: ClientMessage, route: Route, first: tuple[Socket, ...]) -> None:
-        value = socket.encoding.codec.value(message.data)
-        if route.convert is not None:
-            value = route.convert(value)
-        result = route.handler(*first, value)
+    def _settle(self, socket: Socket, message: ClientMessage, result: Any) -> None:
+        """What a handler returned: its answer, or what gives the answer once it has been awaited."""
         if type(result) is CoroutineType:
-            self._dispatch(socket, message, result)
+            socket.backlog = BUSY
+            self.dispatcher.run(result, (socket, message))
         elif isawaitable(result):
             self._dispatch(socket, message, waiting_for(result))
         else:
             self._answer(socket, message, Answer("ack", data=result))
 
     def _publish(self, socket: Socket, message: ClientMessage, route: Route | None) -> None:
-        if socket.user is not None and socket.user.role != SERVICE:
-            publishes = socket.pace.publishes
-            if publishes is not None and publishes.spend(self.coarse_now):
-                self._spend(publishes)
+        publishes = socket.pace.publishes
+        if publishes is not None and socket.user is not None and socket.user.role != SERVICE and publishes.spend(self.coarse_now):
+            self._spend(publishes)
         if route is not None and route.convert is not None:
             route.convert(socket.encoding.codec.value(message.data))
         if not self._is_immediate:
             self._dispatch(socket, message, self._built_ins.publish_checked(socket, message))
             return
         receipt = self._built_ins.publish(socket, message)
-        if receipt.done() and socket.publishes is None:
-            self._answer(socket, message, acknowledgement(receipt.result()))
-        else:
+        if socket.publishes is not None or not receipt.done():
             self._pipeline(socket, message, receipt)
+            return
+        answer = acknowledgement(receipt.result(), message.ref)
+        if message.ref is not None:
+            self._write(socket, answer)
 
     # — publishes on their way —
 
@@ -237,15 +238,15 @@ class Inbound:
         while pending and pending[0][1].done():
             message, receipt = pending.popleft()
             try:
-                answer = acknowledgement(receipt.result())
+                answer = acknowledgement(receipt.result(), message.ref)
             except (Exception, asyncio.CancelledError) as error:
-                self._write(socket, *answers)
+                self._write_all(socket, answers)
                 answers.clear()
                 self._fail(socket, message, error)
             else:
                 if message.ref is not None:
-                    answers.append(Answer(answer.event, message.ref, answer.data))
-        self._write(socket, *answers)
+                    answers.append(answer)
+        self._write_all(socket, answers)
         if not pending:
             socket.publishes = None
         if socket.backlog is not None:  # what waits there waits for publishes alone: no handler runs while one is on its way
@@ -288,7 +289,10 @@ class Inbound:
                     self._write(socket, Answer("ack", message.ref, value))
             except Exception as failure:
                 self._fail(socket, message, failure)
-        self.release(socket)
+        if socket.backlog is BUSY:  # nothing has come meanwhile
+            socket.backlog = None
+        else:
+            self.release(socket)
 
     # — what goes back —
 
@@ -340,7 +344,16 @@ class Inbound:
             if socket.pace.refused.is_out(self.coarse_now):
                 socket.disconnect(CloseCode.TOO_MANY_REQUESTS, "too many requests")
 
-    def _write(self, socket: Socket, *answers: Answer) -> None:
+    def _write(self, socket: Socket, answer: Answer) -> None:
+        data = socket.encoding.frame(answer)
+        metrics = self._metrics
+        metrics.messages_out += 1
+        metrics.bytes_out += len(data)
+        write = socket.write  # two steps: see `fanout`
+        write(data)
+
+    def _write_all(self, socket: Socket, answers: list[Answer]) -> None:
+        """In one write."""
         if answers:
             data = b"".join([socket.encoding.frame(answer) for answer in answers])
             self._metrics.messages_out += len(answers)

@@ -102,16 +102,38 @@ class Strikes:
 
 
 class Pace:
-    """The buckets of one connection. It exists from the connection's first message on."""
+    """The buckets of one connection. It exists from the connection's first message on, and what few of them ever need from its first use on."""
 
-    __slots__ = ("bad", "control", "messages", "publishes", "refused")
+    __slots__ = ("_bad", "_control", "_options", "_refused", "messages", "publishes")
 
     def __init__(self, options: LimitOptions, now: float) -> None:
+        self._options = options
         self.messages = bucket(options.messages_per_second, options.messages_burst, now)
         self.publishes = bucket(options.publishes_per_second, options.publishes_burst, now)
-        self.control = bucket(options.control_frames_per_second, None, now)
-        self.bad = Strikes(20, 10.0)
-        self.refused = Strikes(50, 10.0)
+        self._control: Bucket | None = None
+        self._bad: Strikes | None = None
+        self._refused: Strikes | None = None
+
+    @property
+    def control(self) -> Bucket | None:
+        """Of control frames."""
+        if self._control is None:
+            self._control = bucket(self._options.control_frames_per_second, None, 0.0)
+        return self._control
+
+    @property
+    def bad(self) -> Strikes:
+        """Messages that were none of the protocol."""
+        if self._bad is None:
+            self._bad = Strikes(20, 10.0)
+        return self._bad
+
+    @property
+    def refused(self) -> Strikes:
+        """Requests beyond a rate."""
+        if self._refused is None:
+            self._refused = Strikes(50, 10.0)
+        return self._refused
 
 
 class Buckets:

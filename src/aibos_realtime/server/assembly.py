@@ -35,7 +35,8 @@ from ..protocol.frames import FrameReader
 from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue
 from ..storage.shared_broker import SharedBroker
-from ..transport.websocket import WebSocketTransport
+from ..transport.batch import Sender
+from ..transport.entrance import websocket_of
 from .availability import Availability
 from .handshake import Arrival, Handshake, Welcome
 from .instances import InstancesRoute
@@ -69,6 +70,7 @@ class Parts:
     router: Router
     callbacks: Callbacks
     sending: Sending
+    sender: Sender
     fanout: Fanout
     built_ins: BuiltIns
     sockets: Sockets
@@ -111,7 +113,8 @@ def assemble(
     )  # fmt: skip
     broker = storage.broker
     tracing = find_tracing()
-    fanout = (tracing.fanout if tracing else Fanout)(rooms=rooms, pool=pool, filters=filters, metrics=metrics, clock=clock)
+    sender = Sender(config.sender)
+    fanout = (tracing.fanout if tracing else Fanout)(rooms=rooms, pool=pool, filters=filters, metrics=metrics, sender=sender, clock=clock)
     rooms.attach(pool, fanout.flush_room)
     broker.attach(fanout)
     if scaling is not None:
@@ -137,7 +140,7 @@ def assemble(
     proxies = TrustedProxies(config.trusted_proxies)
     handshake = Handshake(
         paths=WEBSOCKET_PATHS, origins=origins, auth=auth, pool=pool, limits=limits, proxies=proxies,
-        offers_deflate=config.compression.enabled, metrics=metrics, audit=audit, clock=clock, welcome=_welcome(sockets, limits),
+        offers_deflate=config.compression.enabled, metrics=metrics, audit=audit, clock=clock, welcome=_welcome(sockets, limits, sender),
     )  # fmt: skip
     sockets.handshake = handshake
     built_ins.penalty = handshake.penalty
@@ -148,19 +151,19 @@ def assemble(
     availability = Availability(broker=broker, sockets=sockets, handshake=handshake, clock=clock) if scaling else None
     bus = scaling.bus if scaling else LocalBus()
     return Parts(
-        auth, authorization, broker, storage, scaling, bus, manager, instances, availability, rooms, pool, router, callbacks, sending, fanout,
+        auth, authorization, broker, storage, scaling, bus, manager, instances, availability, rooms, pool, router, callbacks, sending, sender, fanout,
         built_ins, sockets, handshake, origins, metrics, _tls(config), node, config.scaling.instance_url, proxies, audit, tracing
     )  # fmt: skip
 
 
-def _welcome(sockets: Sockets, limits: LimitOptions) -> Welcome:
+def _welcome(sockets: Sockets, limits: LimitOptions, sender: Sender) -> Welcome:
     """What becomes of a stream whose handshake is done."""
 
-    def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes) -> None:
+    def welcome(arrival: Arrival, stream: asyncio.Transport, early: bytes, head: bytes = b"") -> None:
         inflater = Inflater() if arrival.deflate is not None else None
         reader = FrameReader(max_message=limits.message_bytes, max_fragments=limits.fragments, inflater=inflater)
-        transport = WebSocketTransport(stream, reader, arrival.address)
-        sockets.welcome(arrival, transport)
+        transport = websocket_of(stream, reader, arrival.address, sender.writer(stream))
+        sockets.welcome(arrival, transport, head)
         transport.take_over(early, limits.outbox_soft_bytes)
 
     return welcome

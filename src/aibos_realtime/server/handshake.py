@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,11 +51,16 @@ class Arrival(Struct, frozen=True):
 
 
 Outcome = Refusal | Arrival
-Welcome = Callable[[Arrival, asyncio.Transport, bytes], None]
+
+
+class Welcome(Protocol):
+    """Takes over the stream of somebody who was let in. `early`: bytes that came with his request; `head`: the 101, if it is not written yet."""
+
+    def __call__(self, arrival: Arrival, stream: asyncio.Transport, early: bytes, head: bytes = b"") -> None: ...
 
 
 class Handshake:
-    """The gate of one server (`transport.http.Gate`). Who is let in goes to `welcome(arrival, stream, early)`."""
+    """The gate of one server (`transport.http.Gate`). Who is let in goes to `welcome(arrival, stream, early, head)`."""
 
     def __init__(
         self,
@@ -119,7 +125,7 @@ class Handshake:
             headers.append(("Sec-WebSocket-Protocol", outcome.subprotocol))
         if outcome.deflate is not None:
             headers.append(("Sec-WebSocket-Extensions", outcome.deflate.response))
-        return Acceptance(tuple(headers), partial(self._welcome, outcome))
+        return Acceptance(tuple(headers), partial(self._welcome, outcome), writes_head=True)
 
     # — for every transport —
 

@@ -49,11 +49,17 @@ class Operation:
         self._access = Access(self.operators, address_of=parts.proxies.address_of, penalty=parts.handshake.penalty, clock=clock)
         self._options = options
         self._clock = clock
+        self._sender = parts.sender
         self._name, self._bus, self._tracing = parts.node, parts.bus, parts.tracing
         self._described: NodeExposition | None = None
         parts.bus.on(DescribeMetrics, self._describe_metrics)
         if options.dashboard:
             Live(self.operations, self.operators).register(parts.router)
+
+    @property
+    def sender(self) -> str:
+        """What events are handed to the kernel with."""
+        return self._sender.engine
 
     def apps(self) -> dict[str, Any]:
         """ASGI apps by the path, or the beginning of a path (`/api/`), that they serve."""

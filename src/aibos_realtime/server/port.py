@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from ..clock import Clock, Timer
 from ..errors import ConfigurationError, RealtimeError
+from ..transport.entrance import Entrance
 from ..transport.http import Gate, HttpProtocol
 
 BACKLOG = 4096
@@ -40,6 +41,7 @@ class Port:
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
         self._has_started_app = False
+        self._entrance: Entrance | None = None
         self._server: asyncio.Server | None = None
         self._dating: Timer | None = None
         self.number = 0
@@ -56,9 +58,10 @@ class Port:
             self._lifespan = LifespanOn(self._config)
         state = self._lifespan.state if self._lifespan is not None else {}
         make = partial(HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state)
+        self._entrance = Entrance(self._gate, make, is_secure=self._tls is not None)
         try:
             self._server = await loop.create_server(
-                make, host or None, port, ssl=self._tls, backlog=BACKLOG, reuse_port=shared or None, start_serving=False
+                self._entrance, host or None, port, ssl=self._tls, backlog=BACKLOG, reuse_port=shared or None, start_serving=False
             )
         except OSError as error:
             raise ConfigurationError(
@@ -85,6 +88,8 @@ class Port:
     async def close(self, seconds: float) -> None:
         """End the HTTP connections, idle ones at once and busy ones within `seconds`, and the app."""
         self.stop_listening()
+        if self._entrance is not None:
+            self._entrance.close()
         for connection in list(self._state.connections):
             connection.shutdown()
         if self._state.tasks:

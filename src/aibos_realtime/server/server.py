@@ -28,6 +28,7 @@ from ..protocol.close_codes import CloseCode
 from ..storage.persistence import MessagePersistence
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.base import CLOSE_TIMEOUT
+from ..transport.batch import Engine
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, Parts, assemble
 from .http import HttpApp
@@ -52,7 +53,7 @@ class RealtimeServer:
 
     `host`, `port`: where to listen; port 0 picks a free one. `cors.origin`: pages that may connect; default those of the same host.
     `authentication`: `jwt_secret`, `public_key` or `jwks_url`. `tls`: `{"certificate": file, "key": file}` or an `ssl.SSLContext`.
-    `trusted_proxies`: addresses whose `X-Forwarded-For` is believed.
+    `trusted_proxies`: addresses whose `X-Forwarded-For` is believed. `sender`: what hands events to the kernel.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RealtimeServer:
         http: HttpOptions | Group | None = None,
         tls: ssl.SSLContext | TlsOptions | Group | None = None,
         trusted_proxies: list[str] | None = None,
+        sender: Engine | None = None,
         broker: Broker | None = None,
         clock: Clock = SYSTEM_CLOCK,
         **unknown: Never,
@@ -88,7 +90,7 @@ class RealtimeServer:
         groups = {
             "cors": cors, "authentication": authentication, "authorization": authorization, "rooms": rooms, "connections": connections,
             "heartbeat": heartbeat, "limits": limits, "compression": compression, "persistence": persistence, "queue": queue, "scaling": scaling,
-            "http": http, "tls": tls, "trusted_proxies": trusted_proxies,
+            "http": http, "tls": tls, "trusted_proxies": trusted_proxies, "sender": sender,
         }  # fmt: skip
         given = {name: value for name, value in groups.items() if value is not None}
         self.config = RealtimeConfig.parse("", {"host": host, "port": port, **given, **unknown})
@@ -218,6 +220,7 @@ class RealtimeServer:
         self._state = "running"
         self._stopped.clear()
         try:
+            self._parts.sender.open()
             await self.auth.start()
             if self._parts.scaling is not None:
                 await self._parts.scaling.start()
@@ -266,6 +269,7 @@ class RealtimeServer:
         """End every part, whatever happens to one of them. `patience`: seconds for the peers' close answers; `drain`: for the queue's handlers."""
         try:
             async with AsyncExitStack() as parts:  # the last one ends first
+                parts.callback(self._parts.sender.close)
                 parts.push_async_callback(self.auth.stop)
                 if self._parts.scaling is not None:
                     parts.push_async_callback(self._parts.scaling.stop)

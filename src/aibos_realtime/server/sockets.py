@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from functools import partial
 from inspect import signature
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from ..hub.outbox import OutboxLimits
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
 from ..metrics import Metrics
-from ..pipeline.eager import start, waiting_for
+from ..pipeline.eager import start
 from ..pipeline.fanout import Fanout
 from ..pipeline.handlers import BuiltIns
 from ..pipeline.inbound import Inbound
@@ -100,8 +101,8 @@ class Sockets:
             found = self._encodings[key] = Encoding(self._codecs[key[0]], window_bits, self._deflate_threshold)
         return found
 
-    def welcome(self, arrival: Arrival, transport: OpenTransport) -> Socket:
-        """Make a socket of somebody who was let in, and let it begin."""
+    def welcome(self, arrival: Arrival, transport: OpenTransport, head: bytes = b"") -> Socket:
+        """Make a socket of somebody who was let in, and let it begin. `head`: what goes before everything that it says, the 101."""
         encoding = self.encoding(arrival.subprotocol, arrival.deflate.window_bits if arrival.deflate else None)
         socket = Socket(self, transport, encoding, headers=arrival.headers, connected_at=self._clock.now())
         transport.attach(socket)
@@ -110,6 +111,7 @@ class Sockets:
             self._pool.add_connection(socket)
         except ConnectionLimitExceeded:
             # The last place went to somebody else between the decision and the 101.
+            _write_head(transport, head)
             socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
             return socket
         if self.handshake is not None:
@@ -117,28 +119,34 @@ class Sockets:
         bounds = [bound for bound in (self._limits.authentication_seconds, self._pool.options.connection_timeout) if bound is not None]
         if bounds:
             socket.deadline = self._clock.monotonic() + min(bounds)
-        self._begin(socket, arrival)
+        self._begin(socket, arrival, head)
         return socket
 
-    def _begin(self, socket: Socket, arrival: Arrival) -> None:
+    def _begin(self, socket: Socket, arrival: Arrival, head: bytes) -> None:
         """Have the connection handlers run, then tell the client `connected`; what he sends meanwhile waits."""
         identity = arrival.identity
         if arrival.rejection is not None:
+            _write_head(socket.transport, head)
             socket.disconnect(arrival.rejection, default_reason(arrival.rejection))
         elif identity is not None and self._built_ins.has_too_many(identity):
+            _write_head(socket.transport, head)
             socket.disconnect(CloseCode.CONNECTION_LIMIT, "this user has as many connections as allowed")
         else:
             self._inbound.hold(socket)
             if identity is not None:
                 self._built_ins.identify(socket, identity)
             if self._callbacks.has("connection"):
+                _write_head(socket.transport, head)
                 socket.hold_back()
                 self._spawn(self._call_handlers(socket))
+                return
+            connected, rest = start(self._connected(socket))
+            if rest is None:
+                self._introduce(socket, head, connected)
             else:
-                _, rest = start(self._introduce(socket))
-                if rest is not None:
-                    socket.hold_back()
-                    self._spawn(waiting_for(rest))
+                _write_head(socket.transport, head)
+                socket.hold_back()
+                self._spawn(self._introduce_later(socket, rest))
 
     async def _call_handlers(self, socket: Socket) -> None:
         seconds = self._pool.options.connection_timeout
@@ -152,16 +160,28 @@ class Sockets:
                 logger.exception("a connection handler failed; its socket was closed")
             socket.disconnect(CloseCode.INTERNAL, default_reason(CloseCode.INTERNAL))
             return
-        await self._introduce(socket)
+        if not socket.closing:
+            await self._introduce_later(socket, self._connected(socket))
 
-    async def _introduce(self, socket: Socket) -> None:
-        if socket.closing:
+    async def _introduce_later(self, socket: Socket, connected: Awaitable[bytes | None]) -> None:
+        self._introduce(socket, b"", await connected)
+
+    def _introduce(self, socket: Socket, head: bytes, connected: bytes | None) -> None:
+        """Let the socket speak, and be heard. `connected`: None where it cannot be."""
+        if connected is None:
+            _write_head(socket.transport, head)
+            socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
             return
+        socket.let_out(head + connected)
+        socket.ready = True
+        self._inbound.release(socket)
+
+    async def _connected(self, socket: Socket) -> bytes | None:
+        """The first message of a socket; None: what it would have to say cannot be known at the moment."""
         try:
             introduction = await self._built_ins.introduce(socket)  # the last that waits
         except BackendError:
-            socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
-            return
+            return None
         heartbeat = self._pool.options
         limits = self._limits
         data: dict[str, Any] = {
@@ -177,9 +197,7 @@ class Sockets:
                 "publishesPerSecond": limits.publishes_per_second,
             },
         }
-        socket.let_out(socket.encoding.frame(Answer("connected", data=data)))
-        socket.ready = True
-        self._inbound.release(socket)
+        return socket.encoding.frame(Answer("connected", data=data))
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -346,3 +364,9 @@ class Sockets:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._callbacks.stop()
+
+
+def _write_head(transport: Transport, head: bytes) -> None:
+    """The 101 by itself, if it is not out yet: what else there is to say comes later."""
+    if head:
+        transport.write(head)

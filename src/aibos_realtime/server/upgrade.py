@@ -23,10 +23,13 @@ _SECRET_FIELDS = frozenset({b"authorization", b"proxy-authorization", b"cookie",
 class Upgrade:
     """A well-formed upgrade request. Its constructor raises nothing; `fault` says what is wrong with the request, if anything."""
 
-    __slots__ = ("host", "key", "origin", "origins", "path", "protocols", "request")
+    __slots__ = ("_fields", "host", "key", "origin", "origins", "path", "protocols", "request")
 
     def __init__(self, request: UpgradeRequest) -> None:
         self.request = request
+        self._fields: dict[bytes, list[str]] = {}
+        for name, value in request.headers:
+            self._fields.setdefault(name, []).append(value.decode("latin-1"))
         self.path = request.path
         self.origins = self.all(b"origin")
         self.origin = self.origins[0] if self.origins else None
@@ -38,7 +41,7 @@ class Upgrade:
 
     def all(self, name: bytes) -> list[str]:
         """The values of every field of a name (in lower case)."""
-        return [value.decode("latin-1") for found, value in self.request.headers if found == name]
+        return self._fields.get(name, [])
 
     def fault(self) -> Refusal | None:
         """Why this is not an upgrade request that we can take; fills in `protocols`."""

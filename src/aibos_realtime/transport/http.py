@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 
 Headers = list[tuple[bytes, bytes]]
 
+_EARLY_BYTES = 64 * 1024
 LINGER = 1.0
 """Seconds for which a refused peer may go on sending into the void before the connection is cut."""
 
@@ -60,10 +61,24 @@ class Refusal(Struct, frozen=True):
 
 
 class Acceptance(Struct, frozen=True):
-    """A handshake that ends as a WebSocket. `headers`: further ones of the 101; `open` takes the stream over once the 101 is written."""
+    """A handshake that ends as a WebSocket. `headers`: further ones of the 101; `open(stream, early)` takes the stream over once that is written.
+
+    `writes_head`: `open(stream, early, head)` writes the 101 itself, together with what it has to say next.
+    """
 
     headers: tuple[tuple[str, str], ...]
-    open: Callable[[asyncio.Transport, bytes], None]
+    open: Callable[..., None]
+    writes_head: bool = False
+
+    def act(self, stream: asyncio.Transport, early: bytes) -> None:
+        """Write the 101, and let the stream go. `early`: bytes that came with the request."""
+        further = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
+        head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{further}\r\n".encode("latin-1")
+        if self.writes_head:
+            self.open(stream, early, head)
+        else:
+            stream.write(head)
+            self.open(stream, early)
 
 
 Verdict = Refusal | Acceptance
@@ -109,6 +124,18 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._expect_head()
 
+    def take_over(self, transport: asyncio.Transport, seconds: float | None) -> None:
+        """Go on with a connection that began elsewhere. `seconds`: what is left for the head of its first request; None = no limit."""
+        super().connection_made(transport)
+        if seconds is not None:
+            self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def settle(self, verdict: Verdict | Awaitable[Verdict], early: bytes) -> None:
+        """Act on what the gate says of a request that was read elsewhere. `early`: bytes that came after it."""
+        self._in_head = False
+        self._early = early
+        self._decide(verdict)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
         if self._deciding is not None:
@@ -119,7 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_over:
             return
         if self._deciding is not None or self._postponed is not None or self.transport.is_closing():
-            self._early += data[: 64 * 1024 - len(self._early)]
+            self._early += data[: max(0, _EARLY_BYTES - len(self._early))]
             return
         self._unset_keepalive_if_required()
         if self._is_between:  # what ends the wait for a next request may be less than its first byte: an empty line
@@ -239,7 +266,7 @@ class HttpProtocol(HttpToolsProtocol):
         return b"websocket" if b"websocket" in self._tokens(b"upgrade") and b"upgrade" in self._tokens(b"connection") else None
 
     def _tokens(self, field: bytes) -> set[bytes]:
-        return {token.strip().lower() for name, value in self.headers if name == field for token in value.split(b",")}
+        return {token for name, value in self.headers if name == field for token in tokens_of(value)}
 
     # — the handshake —
 
@@ -273,7 +300,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.client[0] if self.client else "",
             self.scheme == "https",
         )
-        verdict = self._gate.decide(request)
+        self._decide(self._gate.decide(request))
+
+    def _decide(self, verdict: Verdict | Awaitable[Verdict]) -> None:
         if isawaitable(verdict):
             self.transport.pause_reading()
             self._deciding = self.loop.create_task(self._wait(verdict))
@@ -292,15 +321,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._end_deadline()
         self._unset_keepalive_if_required()
         self.connections.discard(self)
-        accepted = "".join(f"{name}: {value}\r\n" for name, value in verdict.headers)
-        self.transport.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accepted}\r\n".encode("latin-1"))
         self.transport.pause_reading()
         stream, early = self.transport, self._early
         self.parser = self.flow = self.transport = None  # type: ignore[assignment]
         # uvloop keeps the last `data_received` that a stream had, also under a buffered protocol: without this, each WebSocket would keep all of
         # the above.
         stream.set_protocol(_NOBODY)
-        verdict.open(stream, early)
+        verdict.act(stream, early)
 
     def _refuse(self, refusal: Refusal, *, count: bool = True) -> None:
         self._after_answers(partial(self._refuse_now, refusal, count))
@@ -319,6 +346,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(LINGER, self.transport.abort)
         else:
             self.transport.close()
+
+
+def tokens_of(value: bytes) -> set[bytes]:
+    """The entries of a list in a header field, in lower case."""
+    return {token.strip().lower() for token in value.split(b",")}
 
 
 _NOBODY = asyncio.Protocol()

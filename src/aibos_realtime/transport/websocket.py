@@ -1,7 +1,7 @@
 """The fast path: WebSocket frames straight on the event loop's own transport, plain or TLS.
 
-All connections of a process read into one shared buffer (`get_buffer`); what is kept of it is copied before `buffer_updated` returns, which is why an
-idle connection holds no buffer at all. The handshake is `http`'s business; this begins after the 101.
+All connections of a process read into one shared buffer (`get_buffer`, or on plain TCP the loop's own); what is kept of it is copied before
+`buffer_updated` returns, which is why an idle connection holds no buffer at all. The handshake is `http`'s business; this begins after the 101.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import cast
 from ..protocol.close_codes import CloseCode
 from ..protocol.frames import CLOSE, FAILED, PING, PONG, FrameReader, close_payload, encode_frame, parse_close
 from .base import ASSEMBLY_TIMEOUT, CLOSE_TIMEOUT, Peer
+from .batch import Write, release
 
 READ_BYTES = 256 * 1024
 
@@ -29,9 +30,10 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 
     shows_life = True
 
-    def __init__(self, stream: asyncio.Transport, reader: FrameReader, remote_address: str) -> None:
+    def __init__(self, stream: asyncio.Transport, reader: FrameReader, remote_address: str, write: Write | None = None) -> None:
+        """`write`: of the stream, if not its own (`batch.Sender.writer`). All that is sent goes through it."""
         self._stream = stream
-        self.write = stream.write  # not a method: it is called for every delivery
+        self.write = write if write is not None else stream.write  # not a method: it is called for every delivery
         self._reader = reader
         self.remote_address = remote_address
         self._peer: Peer | None = None
@@ -73,6 +75,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         self._begin_close(close_payload(code, reason), (code, reason))
 
     def abort(self) -> None:
+        release(self.write)
         self._stream.abort()
 
     # — what the loop tells —
@@ -81,7 +84,14 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         return _shared
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._feed(_shared[:nbytes])
+        self.data_received(bytes(_shared[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        payload = self._reader.take_whole(data)
+        if payload is None or self._peer is None:
+            self._feed(data)
+        else:
+            self._peer.received(data[0] & 15, payload)
 
     def eof_received(self) -> bool:
         return False
@@ -98,13 +108,14 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        release(self.write)
         peer, self._peer = self._peer, None
         if peer is not None:
             peer.disconnected(*(self._close or (CloseCode.ABNORMAL, "")))
 
     # — frames in —
 
-    def _feed(self, data: bytes | memoryview) -> None:
+    def _feed(self, data: bytes) -> None:
         reader = self._reader
         messages = reader.feed(data)
         for opcode, payload in messages:
@@ -120,7 +131,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
                 self._fail(payload)
             else:
                 if opcode == PING:
-                    self._stream.write(encode_frame(PONG, payload))
+                    self.write(encode_frame(PONG, payload))
                 if self._peer is not None:
                     self._peer.received(opcode, payload)
         if reader.incomplete:
@@ -141,7 +152,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         if self._deadline is not None:  # of a message that will not be finished: closing has its own
             self._deadline.cancel()
             self._deadline = None
-        self._stream.write(encode_frame(CLOSE, payload[:2]))
+        self.write(encode_frame(CLOSE, payload[:2]))
         self._tell_closed()
         self._end()
 
@@ -158,7 +169,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         self._closing = True
         self._close = close
         self._reader.skip_data()
-        self._stream.write(encode_frame(CLOSE, payload))
+        self.write(encode_frame(CLOSE, payload))
         if not self._reading:
             self.resume_reading()
         if self._deadline is not None:
@@ -182,3 +193,11 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         self._deadline = None
         if not self._closing:
             self._fail(close_payload(CloseCode.POLICY_VIOLATION, "a message took too long to arrive"))
+
+
+class PlainWebSocketTransport(WebSocketTransport, asyncio.Protocol):
+    """The same on plain TCP, where uvloop gives bytes out of a buffer of its own to whom it takes for a `Protocol`: a call and three objects less per
+    read. Not for TLS, under which it would make room for 256 KiB each time; and asyncio's own loop takes this for a `BufferedProtocol` still.
+    """
+
+    __slots__ = ()

@@ -29,6 +29,7 @@ class Sources(NamedTuple):
     backlogs: BacklogReader
     drainer: Drainer
     relay: Relay
+    sender: str = "io_uring"
 
 
 @asynccontextmanager

@@ -7,9 +7,10 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from aibos_realtime.auth.keys import key_of_pem, key_of_secret
-from aibos_realtime.auth.tokens import Refusal, TokenReader, is_kid, is_name, is_plain, unverified_kid
+from aibos_realtime.auth.tokens import MAX_HEADERS, Refusal, TokenReader, is_kid, is_name, is_plain, unverified_kid
 from aibos_realtime.auth.user import NO_CLAIMS, Identity, User
 
 from .material import NOW, SECRET, base64url, ec_key, good_claims, hs256, jwk, pem, raw_token, rsa_key, signed
@@ -99,6 +100,7 @@ HOSTILE: dict[str, tuple[Any, Refusal]] = {
     # payload
     "payload is a list": (raw_token(HEADER, b"[]"), Refusal.PAYLOAD),
     "payload is no JSON": (raw_token(HEADER, b"{" + SUB), Refusal.PAYLOAD),
+    "something after the payload": (raw_token(HEADER, strict_payload() + b" x"), Refusal.PAYLOAD),
     "payload is no UTF-8": (payload(b'"sub":"\xff"'), Refusal.PAYLOAD),
     "duplicate claims": (payload(SUB + b"," + EXP + b',"sub":"admin"'), Refusal.PAYLOAD),
     "duplicate names inside": (payload(SUB + b"," + EXP + b',"x":{"a":1,"a":2}'), Refusal.PAYLOAD),
@@ -167,6 +169,7 @@ GOOD = {
     "plain": RIGHT,
     "array of aud with ours": strict(aud=["https://other.example", AUDIENCE]),
     "typ left out": raw_token(b'{"alg":"HS256"}', strict_payload()),
+    "spaces around the payload": raw_token(HEADER, b" " + strict_payload() + b"\r\n"),
     "typ of an access token": strict({"typ": "at+JWT"}),
     "usual kid": strict({"kid": "2024-key_1"}),
     "kid in base64": strict({"kid": "HAXp/W6Zc+Zz6aOe0dN0C1oc4hV2U1aF="}),
@@ -185,6 +188,54 @@ def test_good_tokens(token: str) -> None:
     assert isinstance(outcome, Identity)
     assert outcome.user == User("user_123")
     assert outcome.user.claims is NO_CLAIMS
+
+
+KNOWING = reader(audience=(AUDIENCE,), issuer=(ISSUER,))
+for usual in (RIGHT, strict({"kid": "2024-key_1"})):
+    KNOWING.read(usual, KEY, NOW)
+
+UNUSUAL = {
+    "another spelling of the signature": (RIGHT[:-1] + chr(ord(RIGHT[-1]) + 1), Refusal.MALFORMED),
+    "a signature of 4n+1 characters": (RIGHT + "AA", Refusal.MALFORMED),
+    "an empty payload": (f"{RIGHT.split('.')[0]}.AA.{RIGHT.split('.')[2]}", Refusal.SIGNATURE),
+    "a payload of 4n+1 characters": (f"{RIGHT.split('.')[0]}.AAAAA.{RIGHT.split('.')[2]}", Refusal.MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("token", "refusal"), (HOSTILE | UNUSUAL).values(), ids=(HOSTILE | UNUSUAL).keys())
+def test_a_header_that_is_known_spares_no_check(token: str, refusal: Refusal) -> None:
+    assert len(KNOWING._headers) == 2
+    assert KNOWING.read(token, KEY, NOW) is refusal and STRICT.read(token, KEY, NOW) is refusal
+    assert len(KNOWING._headers) == 2, "the header of a bad token is not kept"
+    assert isinstance(KNOWING.read(RIGHT, KEY, NOW), Identity)
+
+
+def test_a_header_that_is_known_under_another_key() -> None:
+    one = reader(audience=(AUDIENCE,), issuer=(ISSUER,))
+    other = key_of_secret("another secret, just as long as needed", None)
+    fresh = hs256(good_claims(aud=AUDIENCE, iss=ISSUER), secret="another secret, just as long as needed")
+    assert isinstance(one.read(RIGHT, KEY, NOW), Identity)
+    assert one.read(RIGHT, other, NOW) is Refusal.SIGNATURE and one.read(fresh, KEY, NOW) is Refusal.SIGNATURE
+    assert isinstance(one.read(fresh, other, NOW), Identity)
+    assert [known[0] for known in one._headers.values()] == [other], "the newest counts"
+    assert isinstance(one.read(fresh, other, NOW), Identity) and isinstance(one.read(RIGHT, KEY, NOW), Identity)
+
+
+def test_public_keys_with_a_header_that_is_known() -> None:
+    for private, stranger in ((rsa_key(), rsa_key(1)), (ec_key(), ec.generate_private_key(ec.SECP256R1()))):
+        key = key_of_pem(pem(private), None)
+        one = reader(algorithms=key.algorithms)
+        for _ in range(2):
+            assert isinstance(one.read(signed(private), key, NOW), Identity)
+            assert one.read(signed(stranger), key, NOW) is Refusal.SIGNATURE
+        assert len(one._headers) == 1
+
+
+def test_only_so_many_headers_are_kept() -> None:
+    one = reader(audience=(AUDIENCE,), issuer=(ISSUER,))
+    for number in range(MAX_HEADERS + 5):
+        assert isinstance(one.read(strict({"kid": f"key-{number}"}), KEY, NOW), Identity)
+        assert 1 <= len(one._headers) <= MAX_HEADERS
 
 
 def test_what_a_token_says() -> None:

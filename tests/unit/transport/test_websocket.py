@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 
 from aibos_realtime.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, encode_frame, split_frames
 from aibos_realtime.transport import websocket
-from aibos_realtime.transport.websocket import WebSocketTransport
+from aibos_realtime.transport.websocket import PlainWebSocketTransport, WebSocketTransport
+from tests.loops import BOTH
 
 from .test_memory import Log
 
@@ -189,3 +192,48 @@ async def test_a_jam_is_passed_on_and_reading_pauses_once() -> None:
     for _ in range(2):
         transport.resume_reading()
     assert log.seen == ["paused", "resumed"] and stream.acts == ["pause_reading", "resume_reading"]
+
+
+@pytest.mark.parametrize("loop", BOTH)
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
+def test_who_provides_the_buffer(loop: str, is_secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On plain TCP uvloop gives bytes, and asks for no buffer; all else reads into the shared one, where asking for bytes would cost much more."""
+    asked: list[int] = []
+
+    def get_buffer(transport: WebSocketTransport, sizehint: int) -> memoryview:
+        asked.append(sizehint)
+        return websocket._shared
+
+    async def talk() -> list[object]:
+        log = Log()
+        authority = trustme.CA()
+        mine, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+        authority.issue_cert("localhost").configure_cert(mine)
+        authority.configure_trust(theirs)
+
+        class Accepting(WebSocketTransport if is_secure else PlainWebSocketTransport):  # type: ignore[misc]
+            def __init__(self) -> None: ...
+
+            def connection_made(self, transport: asyncio.Transport) -> None:
+                super().__init__(transport, FrameReader(), "")
+                self.attach(log)
+
+        accepting = asyncio.get_running_loop().create_server(Accepting, "127.0.0.1", 0, ssl=mine if is_secure else None)
+        async with asyncio.timeout(10), await accepting as server:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=theirs if is_secure else None, server_hostname="localhost" if is_secure else None
+            )
+            for part in (frame(TEXT, b"one"), frame(TEXT, b"two" * 1000)[:900], frame(TEXT, b"two" * 1000)[900:], frame(PING, b"now")):
+                writer.write(part)
+                await writer.drain()
+            assert await reader.readexactly(5) == encode_frame(PONG, b"now")
+            writer.close()
+            while log.seen[-1] != (1006, ""):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        return log.seen
+
+    monkeypatch.setattr(WebSocketTransport, "get_buffer", get_buffer)
+    with asyncio.Runner(loop_factory=BOTH[loop]) as runner:
+        assert runner.run(talk()) == [(TEXT, b"one"), (TEXT, b"two" * 1000), (PING, b"now"), (1006, "")]
+    assert bool(asked) is not (loop == "uvloop" and not is_secure)
