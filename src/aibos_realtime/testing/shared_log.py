@@ -212,7 +212,7 @@ class MemoryLog:
             head.is_lacking = True
             return End()
         if head.run != self._run:
-            left = max(0.0, SETTLING - self.age())
+            left = round(max(0.0, SETTLING - self.age()), 3)  # whole milliseconds, as Redis tells it
             if left > 0 or not is_settled:
                 return End(Position(head.epoch, head.offset), left)
             head.run = self._run
