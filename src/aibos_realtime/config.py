@@ -127,8 +127,8 @@ class RealtimeConfig(Options):
     scaling: ScalingOptions = Field(default_factory=ScalingOptions)
     http: HttpOptions = Field(default_factory=HttpOptions)
     tls: TlsOptions | None = None
-    sender: Engine = "auto"
     trusted_proxies: list[str] = Field(default_factory=list)
+    sender: Engine = "auto"
 
     @model_validator(mode="after")
     def _check_scaling(self) -> Self:

@@ -76,6 +76,7 @@ def test_every_documented_variable() -> None:
         "JWT_EXPIRES_IN": "24h", "DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost", "REDIS_DB": "2",
         "ENABLE_SCALING": "false", "INSTANCE_ID": "i1",
         "INSTANCE_URL": "ws://a:1", "REALTIME_OPERATOR_ROLES": "operator, support", "REALTIME_API_KEYS": f"{'k' * 32},sha256:{'0' * 64}",
+        "REALTIME_SENDER": "send",
     }  # fmt: skip
     assert environment.keys() == VARIABLES.keys()
     config, sources = load(environment=environment)

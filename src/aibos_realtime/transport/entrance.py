@@ -19,7 +19,7 @@ from .websocket import PlainWebSocketTransport, WebSocketTransport
 
 _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_.~/-]*+)(?:\?([A-Za-z0-9_.~!$&'()*+,;=:@/?%-]*+))? HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z0-9_-]++:[ \t]*+[\t -~]++(?<![\t ])\r\n){1,64}+)\r\n"
+    rb"((?:[A-Za-z0-9_-]++:[ \t]*+[\t -~]++(?<![\t ])\r\n){1,64})\r\n"  # no `+` after the group: CPython before 3.11.5 misreads it (gh-106052)
 )
 _FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]++)\r\n")
 _DOUBTFUL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"te", b"trailer", b"http2-settings", b"proxy-connection"})
@@ -159,7 +159,7 @@ class Newcomer(WebSocketTransport):
         path, query, block = match.groups()
         fields: Headers = [(name.lower(), value) for name, value in _FIELD.findall(block)]
         by_name = dict(fields)
-        if len(by_name) < len(fields) or len(fields) > entrance.most_fields or match.end() > entrance.most_bytes:
+        if len(by_name) < len(fields) or len(fields) != block.count(b"\n") or len(fields) > entrance.most_fields or match.end() > entrance.most_bytes:
             return None
         if b"host" not in by_name or not _DOUBTFUL.isdisjoint(by_name):
             return None
