@@ -25,9 +25,10 @@ class CustomBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the wheel is put together. `version`: `standard` or `editable`."""
+        self._folder = Path(tempfile.mkdtemp(prefix="aibos-realtime-build-"))
         if os.environ.get("AIBOS_REALTIME_PURE"):
             return
-        built = compile_module(Path(self.root))
+        built = compile_module(Path(self.root), self._folder)
         if built is None:
             self.app.display_warning("the compiled part was not built (no C compiler, or no headers of Python?): this is pure Python")
             return
@@ -39,9 +40,13 @@ class CustomBuildHook(BuildHookInterface):
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """After it was put together."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-def compile_module(root: Path) -> Path | None:
-    """The shared object, in a temporary folder; None where it cannot be built."""
+
+def compile_module(root: Path, folder: Path) -> Path | None:
+    """The shared object, in this folder; None where it cannot be built."""
     from setuptools import Distribution, Extension
     from setuptools.errors import CCompilerError, ExecError, PlatformError
 
@@ -49,7 +54,6 @@ def compile_module(root: Path) -> Path | None:
     sources, headers = [str(root / source) for source in SOURCES], [str(root / header) for header in HEADERS]
     extension = Extension(name, sources, depends=headers, extra_compile_args=list(FLAGS))
     command = Distribution({"name": name, "ext_modules": [extension]}).get_command_obj("build_ext")
-    folder = Path(tempfile.mkdtemp(prefix="aibos-realtime-build-"))
     command.build_lib, command.build_temp = str(folder), str(folder / "objects")
     try:
         command.ensure_finalized()

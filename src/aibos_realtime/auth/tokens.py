@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from sys import intern
 from typing import Any
 
 import jwt
@@ -24,6 +23,8 @@ MAX_TOKEN_BYTES = 8192
 MAX_NAME = 128
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53
+MAX_HEADERS = 64
+SHARED_NAMES = 4096
 
 KNOWN_CLAIMS = frozenset({"sub", "role", "tenant_id", "exp", "iat", "nbf", "jti", "aud", "iss"})
 
@@ -58,9 +59,6 @@ class Refusal(enum.Enum):
     NOT_YET = "iat or nbf is in the future"
     EXPIRED = "it has expired"
     REVOKED = "it was revoked"
-
-
-MAX_HEADERS = 64
 
 
 class TokenReader:
@@ -252,8 +250,17 @@ def _user(claims: dict[str, Any]) -> User | Refusal:
         further = {name: value for name, value in claims.items() if name not in KNOWN_CLAIMS}
         if not is_plain(further):
             return Refusal.PAYLOAD
-    # Few roles and tenants are those of many users: each is kept once.
-    return User(str(user_id), intern(role), tenant_id and intern(tenant_id), further)
+    return User(str(user_id), _shared(role), tenant_id and _shared(tenant_id), further)
+
+
+_names: dict[str, str] = {}
+
+
+def _shared(name: str) -> str:
+    """The one copy of a name that many users have, a role or a tenant. (`sys.intern` would keep it for ever on CPython 3.12.)"""
+    if len(_names) >= SHARED_NAMES:
+        _names.clear()
+    return _names.setdefault(name, name)
 
 
 def _is_plain_header(header: dict[str, Any], key: VerificationKey) -> bool:

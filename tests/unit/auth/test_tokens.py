@@ -9,6 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from aibos_realtime.auth import tokens
 from aibos_realtime.auth.keys import key_of_pem, key_of_secret
 from aibos_realtime.auth.tokens import MAX_HEADERS, Refusal, TokenReader, is_kid, is_name, is_plain, unverified_kid
 from aibos_realtime.auth.user import NO_CLAIMS, Identity, User
@@ -236,6 +237,23 @@ def test_only_so_many_headers_are_kept() -> None:
     for number in range(MAX_HEADERS + 5):
         assert isinstance(one.read(strict({"kid": f"key-{number}"}), KEY, NOW), Identity)
         assert 1 <= len(one._headers) <= MAX_HEADERS
+
+
+def test_what_many_users_share_is_kept_once_and_only_so_much_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "SHARED_NAMES", 8)
+    monkeypatch.setattr(tokens, "_names", {})
+
+    def user(number: int) -> User:
+        token = hs256(good_claims(sub=f"user-{number}", role="accountant", tenant_id=f"tenant-{number // 2}"))
+        identity = reader().read(token, KEY, NOW)
+        assert isinstance(identity, Identity)
+        return identity.user
+
+    one, other = user(0), user(1)
+    assert one.tenant_id is other.tenant_id and one.role is other.role
+    for number in range(40):
+        assert user(number).tenant_id == f"tenant-{number // 2}"
+        assert len(tokens._names) <= 8
 
 
 def test_what_a_token_says() -> None:

@@ -57,16 +57,21 @@ async def test_a_problem_of_one_ends_all() -> None:
     assert sum(report.sent for report in result.reports) == 0
 
 
-async def test_one_that_dies_is_an_error_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[asyncio.subprocess.Process] = []
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.subprocess.Process]:
+    """The processes that were begun."""
+    found: list[asyncio.subprocess.Process] = []
     begin = module._begin
 
     async def begin_one() -> asyncio.subprocess.Process:
-        begun.append(await begin())
-        return begun[-1]
+        found.append(await begin())
+        return found[-1]
 
     monkeypatch.setattr(module, "_begin", begin_one)
+    return found
 
+
+async def test_one_that_dies_is_an_error_and_leaves_none_behind(begun: list[asyncio.subprocess.Process]) -> None:
     def kill_one(look: Look) -> None:
         if look.progress[0].delivered and begun[0].returncode is None:
             begun[0].kill()
@@ -78,15 +83,7 @@ async def test_one_that_dies_is_an_error_and_leaves_none_behind(monkeypatch: pyt
     assert [process.returncode is not None for process in begun] == [True, True]
 
 
-async def test_cancelled_it_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[asyncio.subprocess.Process] = []
-    begin = module._begin
-
-    async def begin_one() -> asyncio.subprocess.Process:
-        begun.append(await begin())
-        return begun[-1]
-
-    monkeypatch.setattr(module, "_begin", begin_one)
+async def test_cancelled_it_leaves_none_behind(begun: list[asyncio.subprocess.Process]) -> None:
     seen = asyncio.Event()
     async with FaultyServer() as server:
         crew = asyncio.create_task(Crew([plan_for(server.place, duration=600.0)], lambda _: seen.set()).run())

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +23,6 @@ from aibos_realtime.backends.sql.urls import Place
 from aibos_realtime.backends.sql.versions import known_versions
 from aibos_realtime.errors import ConfigurationError, StoreUnavailable
 from tests.servers.postgres import PostgresServer
-
-URLS = ["memory", "sqlite", "postgresql"]
-
-
-@pytest.fixture(params=URLS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        found: str = request.getfixturevalue("postgres_url")
-        return found
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/realtime.db"
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as database:
-        yield database
 
 
 def add(connection: Connection, room: str = "lobby") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,6 @@ LONG = {
     " SELECT 'long', 'e', count(*), 0 FROM n",
     "postgresql": "INSERT INTO realtime_rooms SELECT 'long', 'e', count(*), 0 FROM generate_series(1, 20000)",
 }
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        found: str = request.getfixturevalue("postgres_url")
-        return found
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/realtime.db"
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as database:
-        yield database
 
 
 def add(database: Database, *names: str) -> Statement:
