@@ -196,8 +196,14 @@ async def upgraded(port: int, *further: str, data: bytes = b"", **options: Any) 
 @asynccontextmanager
 async def member(server: RealtimeServer, user_id: str, *rooms: str, role: str = "user", **options: Any) -> AsyncIterator[Raw]:
     """A user of tenant 1, welcomed, in these rooms."""
-    token = server.auth.issue(user_id=user_id, tenant_id="1", role=role)
-    async with upgraded(server.port, f"Authorization: Bearer {token}", **options) as connection:
+    async with member_of(server.port, server.auth.issue(user_id=user_id, tenant_id="1", role=role), *rooms, **options) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def member_of(port: int, token: str, *rooms: str, **options: Any) -> AsyncIterator[Raw]:
+    """The bearer of a token, welcomed by the server on this port, in these rooms."""
+    async with upgraded(port, f"Authorization: Bearer {token}", **options) as connection:
         await connection.message("connected")
         for room in rooms:
             answer = await connection.ask("join-room", room)

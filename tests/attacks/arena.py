@@ -1,0 +1,217 @@
+"""Where attacks are made and judged: a real server in a process of its own, a canary in another, and what the attack cost them.
+
+    async with arena("400,000 fragments of a byte") as field, field.upgraded() as attacker:
+        ...
+
+At the end of the block every arena asserts what is true of all attacks: the server lives and gives back the descriptors, no attacker cost more than
+4 MB of its memory at the peak, 99 of 100 questions of the canary were answered within 100 ms meanwhile, and nothing that was said is a traceback or
+a secret. The attack itself, and what the server answers to it, is the test's own. The figures of all attacks are printed at the end of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import statistics
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from aibos_realtime import WebSocketAuth
+from tests.attacks.victim import SECRET
+from tests.faults.processes import Process, Server, Zygote
+from tests.network.raw import Raw, member_of, raw, upgraded
+
+MEGABYTE = 1_000_000
+MEMORY = 4 * MEGABYTE
+"""Bytes of the server's memory that one attacker may cost at the peak."""
+CANARY_P99 = 0.1
+"""Seconds within which 99 of 100 of the canary's questions are answered."""
+PATIENCE = 15.0
+TOKEN = re.compile(r"eyJ[\w-]{8,}")
+UNPACED = {"handshakes_per_second": None, "handshakes_per_second_per_address": None, "connections_per_address": None, "connections_per_user": None}
+"""Limits that are off for tests whose attack is not on them: all attackers come from one address."""
+
+auth = WebSocketAuth(jwt_secret=SECRET)
+
+
+@dataclass(frozen=True)
+class Toll:
+    """What an attack cost. Sizes in bytes, times in seconds."""
+
+    attack: str
+    attackers: int
+    memory: int
+    """Peak less what the server had before, of all attackers together."""
+    worst_lag: float
+    """The latest that the server's loop was."""
+    questions: int
+    """Of the canary, meanwhile."""
+    p50: float
+    p99: float
+    slowest: float
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Further ones that the test noted, by name."""
+
+    @property
+    def memory_each(self) -> float:
+        return self.memory / self.attackers
+
+
+class Field:
+    """The server under attack."""
+
+    def __init__(self, server: Server, attackers: int) -> None:
+        self.server = server
+        self.attackers = attackers
+        self.figures: dict[str, Any] = {}
+        """What the test wants to be told with the toll."""
+        self.secrets = [SECRET]
+        """What must not be said."""
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def process(self) -> Process:
+        return self.server.process
+
+    def raw(self, **options: Any) -> AbstractAsyncContextManager[Raw]:
+        """A TCP connection; see `tests.network.raw.raw`."""
+        return raw(self.port, **options)
+
+    def upgraded(self, *further: str, **options: Any) -> AbstractAsyncContextManager[Raw]:
+        """A connection after its handshake, without a token unless `further` brings one."""
+        return upgraded(self.port, *further, **options)
+
+    def token(self, user_id: str, *, role: str = "user", tenant_id: str | None = "1", **options: Any) -> str:
+        """A good one."""
+        return auth.issue(user_id=user_id, tenant_id=tenant_id, role=role, **options)
+
+    def member(self, user_id: str, *rooms: str, role: str = "user", tenant_id: str | None = "1", **options: Any) -> AbstractAsyncContextManager[Raw]:
+        """A user, welcomed, in these rooms."""
+        return member_of(self.port, self.token(user_id, role=role, tenant_id=tenant_id), *rooms, **options)
+
+    def memory(self) -> int:
+        """Of the server, resident, now."""
+        return _status(self.process.pid, "VmRSS")
+
+    def descriptors(self) -> int:
+        """How many the server has open, now."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    async def report(self) -> dict[str, Any]:
+        """The server's own figures, now: see `victim`."""
+        before = len(self.process.lines)
+        self.process.signal(signal.SIGUSR1)
+        line = await self.process.until(lambda line: line.startswith("figures "), after=before)
+        found: dict[str, Any] = json.loads(line.partition(" ")[2])
+        return found
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE) -> dict[str, Any]:
+        """Ask for the figures until they are as they should; returns them."""
+        found: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition(found := await self.report()):
+                    await _pause()
+        except TimeoutError:
+            raise AssertionError(f"the server's figures did not become as awaited: {found}") from None
+        return found
+
+    async def until_descriptors(self, count: int, timeout: float = PATIENCE) -> None:
+        """Wait until the server has no more than so many open."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.descriptors() > count:
+                    await _pause()
+        except TimeoutError:
+            raise AssertionError(f"the server keeps {self.descriptors()} descriptors, {count} before") from None
+
+
+class Arena(Protocol):
+    """Begins an attack of this name. `attackers`: over how many its memory is shared out; `canary`: the user that the canary is; `options`: of the
+    server. `memory`, `p99`: bounds where they are not the usual ones, with the reason beside the call.
+    """
+
+    def __call__(
+        self, attack: str, *, attackers: int = 1, memory: float = MEMORY, p99: float = CANARY_P99, **options: Any
+    ) -> AbstractAsyncContextManager[Field]: ...
+
+
+@asynccontextmanager
+async def fought(
+    zygote: Zygote, tolls: list[Toll], attack: str, *, attackers: int = 1, memory: float = MEMORY, p99: float = CANARY_P99, **options: Any
+) -> AsyncIterator[Field]:
+    """The arena; see `Arena`. Adds its toll to `tolls`."""
+    server = Server(zygote, "memory://", program="tests.attacks.victim")
+    del server._options["database"]
+    server._options |= options | {"limits": UNPACED | options.get("limits", {})}
+    async with server:
+        here = Field(server, attackers)
+        await _warm_up(here)
+        canary = await Process.start(
+            zygote, "tests.attacks.canary", {"port": here.port, "token": here.token("canary", role="user", tenant_id="canary")}
+        )
+        try:
+            await canary.until("singing")
+            await here.report()
+            descriptors, before = here.descriptors(), here.memory()
+            _forget_peak(here.process.pid)
+            yield here
+            peak = _status(here.process.pid, "VmHWM")
+            lag = (await here.report())["worst_lag"]
+            canary.signal(signal.SIGTERM)
+            song = json.loads((await canary.until("song")).partition(" ")[2])
+            await canary.until_ended()
+            await here.until_descriptors(descriptors)
+        finally:
+            if not canary.has_ended:
+                await canary.kill()
+        await server.stop()
+    check_words(here.process.lines, here.secrets)
+    toll = Toll(attack, attackers, max(0, peak - before), lag, len(song), statistics.median(song), _quantile(song, 0.99), max(song), here.figures)
+    tolls.append(toll)
+    assert toll.memory_each <= memory, f"each of {attackers} cost {toll.memory_each / MEGABYTE:.1f} MB at the peak"
+    assert toll.p99 <= p99, f"the canary waited {1000 * toll.p99:.0f} ms (p99 of {toll.questions}), the loop was {1000 * lag:.0f} ms late"
+
+
+def check_words(lines: list[str], secrets: list[str]) -> None:
+    """Raise where a log has a traceback, a token, or one of the secrets."""
+    bad = [line for line in lines if "Traceback (most recent call last)" in line or TOKEN.search(line) or any(secret in line for secret in secrets)]
+    assert not bad, bad[:20]
+
+
+async def _warm_up(here: Field) -> None:
+    """Have everything loaded that a first client loads."""
+    async with here.member("warm", "tenant_1") as one, here.member("warm", "tenant_1") as other:
+        await one.ask("history", {"room": "tenant_1"})
+        one.say("warm.up", "x" * 1000, room="tenant_1")
+        await other.message("warm.up")
+
+
+async def _pause() -> None:
+    """Let the server do something that it does not announce."""
+    await asyncio.wait((asyncio.get_running_loop().create_future(),), timeout=0.02)
+
+
+def _status(pid: int, name: str) -> int:
+    """A size from /proc/PID/status, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"the system does not tell {name}")
+
+
+def _forget_peak(pid: int) -> None:
+    """Let VmHWM begin again from what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
