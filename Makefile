@@ -13,7 +13,7 @@ CODE = $(wildcard src tests examples benchmarks)
 INTEGRATION = $(wildcard tests/network tests/conformance tests/cluster tests/faults tests/browser)
 LOCK = UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true $(BIN)/python -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet $(UPGRADE)
 
-.PHONY: help setup setup-run browser serve test integration autobahn coverage guard check format-check lint types imports docs format lock clean
+.PHONY: help setup setup-run browser serve test integration autobahn coverage guard check audit format-check lint types imports docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ guard: setup ## what the hot paths cost beside what is kept (needs valgrind); AR
 	@$(BIN)/python -m tests.guard $(ARGS)
 
 check: format-check lint types imports docs ## all that needs no test run: format, lint, types, layers, house rules, examples in the docs
+
+audit: setup ## known vulnerabilities of the locked packages, and secrets that were committed; ARGS=secrets does one of the two
+	@$(BIN)/python scripts/audit.py $(ARGS)
 
 format-check: setup
 	@$(BIN)/ruff format --check $(CODE)

@@ -1,4 +1,4 @@
-"""What `check` looks at: secret, port, descriptors, event loop, certificate, store, queue, nodes, variables. It changes nothing."""
+"""What `check` looks at: secret, port, descriptors, event loop, certificate, store, queue, nodes, safety, variables. It changes nothing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..errors import BrokerUnavailable, ConfigurationError, RealtimeError
 from ..server.assembly import assemble
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.batch import Sender
+from .exposures import find_exposures
 from .target import show_duration
 from .values import show
 
@@ -63,7 +64,7 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
         found.append(check_queue(config.queue))
     if config.scaling.enabled:
         found.append(check_nodes(config))
-    return found
+    return found + check_safety(config)
 
 
 def check_authentication(config: RealtimeConfig) -> Finding:
@@ -84,6 +85,12 @@ def check_parts(config: RealtimeConfig) -> Finding | None:
     except ConfigurationError as error:
         return Finding("configuration", "failed", str(error))
     return Finding("configuration", "ok", "a server can be made of it")
+
+
+def check_safety(config: RealtimeConfig) -> list[Finding]:
+    """Settings that are less safe than the default."""
+    found = [Finding("safety", "warning", f"{exposure.option}: {exposure.costs}") for exposure in find_exposures(config)]
+    return found or [Finding("safety", "ok", "no setting is less safe than the default")]
 
 
 def check_port(host: str, port: int) -> Finding:

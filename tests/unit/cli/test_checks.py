@@ -93,7 +93,7 @@ def test_the_redis_of_the_nodes_is_named_by_the_option_that_it_comes_from(comman
 def test_what_failed_is_said_once_more_on_stderr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "short")
     ended = command("check")
-    assert ended.code == 1 and "1 of 6 checks failed" in ended.err
+    assert ended.code == 1 and "1 of 7 checks failed" in ended.err
     assert ended.out.count("authentication.jwt_secret: 5 bytes were given") == 1
 
 
