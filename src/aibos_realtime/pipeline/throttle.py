@@ -42,6 +42,8 @@ class LimitOptions(Options):
     outbox_seconds: Seconds | None = 10.0
     handshake_seconds: Seconds | None = 10.0
     authentication_seconds: Seconds | None = 10.0
+    answer_seconds: Seconds | None = 30.0
+    """For a peer to take an HTTP answer, or 64 KiB of it."""
     url_bytes: Count = 8 * 1024
     header_fields: Count = 64
     header_bytes: Count = 8 * 1024
@@ -136,8 +138,12 @@ class Pace:
         return self._refused
 
 
+SWEEP_EVERY = 10.0
+"""Seconds between two looks for buckets that are full again: a flood of new keys must not pay for one each."""
+
+
 class Buckets:
-    """One bucket per key (an address), forgotten when it is full again. At most `capacity` keys; past that the oldest goes."""
+    """One bucket per key (an address), forgotten once it is full again and another one comes. At most `capacity` keys; past that the oldest goes."""
 
     def __init__(self, rate: float | None, burst: float | None, *, factor: float = 5.0, capacity: int = 10_000) -> None:
         self._rate = rate
@@ -145,6 +151,7 @@ class Buckets:
         self._factor = factor
         self._capacity = capacity
         self._buckets: dict[str, Bucket] = {}
+        self._swept = 0.0
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -156,13 +163,14 @@ class Buckets:
             made = bucket(self._rate, self._burst, now, self._factor)
             if made is None:
                 return 0.0
-            if len(self._buckets) >= self._capacity:
+            if now >= self._swept + SWEEP_EVERY:
                 self.forget(now)
-                if len(self._buckets) >= self._capacity:
-                    del self._buckets[next(iter(self._buckets))]
+            if len(self._buckets) >= self._capacity:
+                del self._buckets[next(iter(self._buckets))]
             found = self._buckets[key] = made
         return found.spend(now)
 
     def forget(self, now: float) -> None:
         """Drop the buckets that are full."""
+        self._swept = now
         self._buckets = {key: found for key, found in self._buckets.items() if not found.is_full(now)}

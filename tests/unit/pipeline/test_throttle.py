@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibos_realtime.pipeline.throttle import Bucket, Buckets, LimitOptions, Pace, Strikes, bucket
+from aibos_realtime.pipeline.throttle import SWEEP_EVERY, Bucket, Buckets, LimitOptions, Pace, Strikes, bucket
 
 STEPS = st.lists(st.floats(0, 3), max_size=120)
 
@@ -99,6 +100,30 @@ def test_there_are_never_more_buckets_than_the_capacity() -> None:
         assert buckets.spend(str(number), 0.0) == 0.0
         assert len(buckets) <= 10
     assert buckets.spend("99", 0.0) > 0, "the latest are remembered"
+
+
+def test_buckets_of_those_who_went_are_swept_out() -> None:
+    """Hours of churn left a bucket for each address that had ever failed, up to 10,000 of them."""
+    buckets = Buckets(1.0, 2.0)
+    for number in range(100):
+        buckets.spend(f"address {number}", 100.0)
+    buckets.spend("another", 100.0 + SWEEP_EVERY)
+    assert len(buckets) == 1
+
+
+def _forget(buckets: Buckets, now: float, sweeps: list[float]) -> None:
+    sweeps.append(now)
+    Buckets.forget(buckets, now)
+
+
+def test_a_flood_of_keys_does_not_pay_for_a_sweep_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many addresses as are kept, none of them at rest, every new one looked through all the others."""
+    buckets = Buckets(0.01, 1.0, capacity=100)
+    sweeps: list[float] = []
+    monkeypatch.setattr(buckets, "forget", lambda now: _forget(buckets, now, sweeps))
+    for number in range(1000):
+        buckets.spend(f"address {number}", 100.0 + number / 100)
+    assert len(buckets) == 100 and len(sweeps) == 1
 
 
 def test_a_rate_below_one_a_minute_still_allows_one() -> None:
