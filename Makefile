@@ -13,7 +13,7 @@ CODE = $(wildcard src tests examples benchmarks)
 INTEGRATION = $(wildcard tests/network tests/conformance tests/cluster tests/faults tests/browser)
 LOCK = UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true $(BIN)/python -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --quiet $(UPGRADE)
 
-.PHONY: help setup setup-run browser serve test integration autobahn coverage guard check audit format-check lint types imports docs format lock clean
+.PHONY: help setup setup-run browser serve test integration autobahn nightly coverage guard check audit format-check lint types imports docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,9 +27,11 @@ test: setup browser ## run every test, the ones with real servers too
 integration: setup browser ## run only the tests with real sockets and servers
 	@$(BIN)/python -m pytest $(INTEGRATION) $(ARGS)
 
-autobahn: setup ## run the Autobahn testsuite against the transport (needs a Python 2.7 besides; ARGS goes to tests/conformance/autobahn.py)
-	@$(BIN)/python -m tests.conformance.echo_server --run $(BIN)/python tests/conformance/autobahn.py $(ARGS) --url \
-		|| { code=$$?; test $$code -eq 77 && echo "autobahn: not run, nothing is proven or disproven." >&2; exit $$code; }
+autobahn: setup ## run the Autobahn testsuite against the server and the Python client, 301 cases each (needs a Python 2.7 besides)
+	@$(BIN)/python -m tests.conformance.autobahn $(ARGS)
+
+nightly: setup ## what takes too long for `make test`: all 517 cases of the Autobahn testsuite, both ways; ARGS=--keep writes them into the docs
+	@$(BIN)/python -m tests.conformance.autobahn --all $(ARGS)
 
 coverage: setup browser ## run every test and measure coverage (the pages are in coverage/)
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:coverage $(ARGS)

@@ -162,7 +162,28 @@ static void send_together(Sender *self, const char *data, size_t size) {
 
 /* Notes that a function is to be called with bytes once all batches are out. -1: an exception. */
 static int call_later(PyObject *calls, PyObject *function, PyObject *data) {
-  return PyList_Append(calls, function) < 0 || PyList_Append(calls, data) < 0 ? -1 : 0;
+  if (PyList_Append(calls, function) < 0) return -1;
+  if (PyList_Append(calls, data) == 0) return 0;
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyList_SetSlice(calls, PyList_GET_SIZE(calls) - 1, PyList_GET_SIZE(calls), NULL); /* they are pairs */
+  PyErr_Restore(type, value, traceback);
+  return -1;
+}
+
+/* Calls what was noted, all of it, whatever goes wrong with one: half of a frame may be out, and the rest has to follow. Keeps the first exception. */
+static int call_all(PyObject *calls, int failed) {
+  PyObject *type = NULL, *value = NULL, *traceback = NULL;
+  if (failed) PyErr_Fetch(&type, &value, &traceback);
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); i += 2) {
+    PyObject *done = PyObject_CallOneArg(PyList_GET_ITEM(calls, i), PyList_GET_ITEM(calls, i + 1));
+    if (done == NULL && !failed) PyErr_Fetch(&type, &value, &traceback);
+    else if (done == NULL) PyErr_Clear();
+    failed = failed || done == NULL ? -1 : 0;
+    Py_XDECREF(done);
+  }
+  if (failed) PyErr_Restore(type, value, traceback);
+  return failed;
 }
 
 /* Sends the batch; what the kernel did not take goes to `calls`. -1: an exception. */
@@ -179,8 +200,11 @@ static int send_batch(Sender *self, PyObject *data, PyObject *calls) {
     writer->state = CLEAR;
     if (self->results[i] != size) {
       int taken = self->results[i] > 0 ? self->results[i] : 0; /* on an error the stream tries all of it, and meets the same error */
-      PyObject *rest = PyBytes_FromStringAndSize(bytes + taken, size - taken);
-      if (rest == NULL || call_later(calls, (PyObject *)writer, rest) < 0) failed = -1;
+      PyObject *rest = taken == 0 ? Py_NewRef(data) : PyBytes_FromStringAndSize(bytes + taken, size - taken);
+      if (rest == NULL || call_later(calls, (PyObject *)writer, rest) < 0) {
+        failed = -1;
+        if (taken > 0) shutdown(writer->fd, SHUT_RDWR); /* no memory for the rest: nothing may follow half of a frame */
+      }
       writer->state = GIVEN;
       Py_XDECREF(rest);
     }
@@ -235,13 +259,10 @@ static PyObject *sender_send(Sender *self, PyObject *const *arguments, Py_ssize_
   PyObject *data = arguments[1], *calls = PyList_New(0);
   if (calls == NULL) return NULL;
   self->is_busy = 1;
+  ring_leave_to_parent(&self->ring);
   int failed = send_to_all(self, arguments[0], data, calls);
   self->is_busy = 0; /* what is called now may send again */
-  for (Py_ssize_t i = 0; !failed && i < PyList_GET_SIZE(calls); i += 2) {
-    PyObject *done = PyObject_CallOneArg(PyList_GET_ITEM(calls, i), PyList_GET_ITEM(calls, i + 1));
-    failed = done == NULL;
-    Py_XDECREF(done);
-  }
+  failed = call_all(calls, failed);
   Py_DECREF(calls);
   if (failed) return NULL;
   Py_RETURN_NONE;

@@ -33,11 +33,20 @@ typedef struct {
   struct io_uring_cqe *completions;
   void *rings;
   size_t rings_size, sends_size;
+  pid_t owner;
 } Ring;
 
 static int ring_is_open(const Ring *ring) { return ring->fd > 0; }
 
+/* After a fork: the child has the descriptor, but not the memory (MADV_DONTFORK), where it may have other things by now. */
+static void ring_leave_to_parent(Ring *ring) {
+  if (!ring_is_open(ring) || ring->owner == getpid()) return;
+  close(ring->fd);
+  memset(ring, 0, sizeof *ring);
+}
+
 static void ring_close(Ring *ring) {
+  ring_leave_to_parent(ring);
   if (!ring_is_open(ring)) return;
   munmap(ring->rings, ring->rings_size);
   munmap(ring->sends, ring->sends_size);
@@ -68,6 +77,7 @@ static int ring_open(Ring *ring, unsigned entries) {
   madvise(ring->sends, ring->sends_size, MADV_DONTFORK);
   char *base = ring->rings;
   ring->fd = fd;
+  ring->owner = getpid();
   ring->entries = p.sq_entries;
   ring->tail = (unsigned *)(base + p.sq_off.tail);
   ring->mask = *(unsigned *)(base + p.sq_off.ring_mask);
@@ -122,6 +132,7 @@ typedef struct {
 } Ring;
 
 static int ring_is_open(const Ring *ring) { return 0; }
+static void ring_leave_to_parent(Ring *ring) {}
 static void ring_close(Ring *ring) {}
 static int ring_open(Ring *ring, unsigned entries) {
   errno = ENOSYS;

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from aibos_realtime.logs import FLOOD
 from tests.servers.postgres import postgres as postgres
 from tests.servers.postgres import postgres_url as postgres_url
 from tests.servers.postgres import store_url as store_url
@@ -44,6 +45,12 @@ async def _no_task_left() -> AsyncIterator[None]:
     if left:
         _, left = await asyncio.wait(left, timeout=0.5)
     assert not left, f"the test left {len(left)} task(s) running: " + ", ".join(sorted(repr(task) for task in left))
+
+
+@pytest.fixture(autouse=True)
+def _calm_log() -> None:
+    """Of what a test logs nothing is left out for what the one before it logged."""
+    FLOOD.forget()
 
 
 @pytest.fixture(autouse=True)

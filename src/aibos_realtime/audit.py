@@ -28,6 +28,8 @@ KEPT_OF_STRANGERS = 500
 """Entries of those who were refused, or never said who they were."""
 EVERY = 1.0
 """Seconds from one of these to the next of its kind."""
+KINDS_OF_STRANGERS = 32
+"""Of their kinds within a second; what is none of them counts as one more. A peer chooses the code that it closes with."""
 
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
@@ -108,6 +110,8 @@ class Audit:
     ) -> bool:
         """Keep what somebody did whom nobody knows; False where it is only counted, since another one of its kind came within the last second."""
         kind = (act, code)
+        if kind not in self._held and len(self._held) >= KINDS_OF_STRANGERS:
+            kind = (act, None)
         entry = AuditEntry(self._clock.now(), act, socket_id, address=address, code=code, reason=reason)
         if kind not in self._held:
             self._keep_of_stranger(entry)

@@ -33,6 +33,8 @@ from .storage.queue import MessageQueueOptions
 from .transport.batch import Engine
 
 DEFAULT_PORT = 3001
+DEEPEST = 10
+"""Groups in groups; of the options that there are it takes three."""
 
 
 class HeartbeatOptions(Options):
@@ -154,8 +156,7 @@ class RealtimeConfig(Options):
         if file is not None:
             _merge(merged, _read_toml(Path(file)), f"file {file}", sources)
         if env_file is not None and Path(env_file).is_file():
-            pairs = {key: value for key, value in dotenv_values(env_file).items() if value is not None}
-            _merge(merged, from_environment(pairs), f"file {env_file}", sources)
+            _merge(merged, from_environment(_read_env(Path(env_file))), f"file {env_file}", sources)
         _merge(merged, from_environment(os.environ if environment is None else environment), "environment", sources)
         _merge(merged, keywords, "keyword", sources)
         return cls.parse("", merged), sources
@@ -200,11 +201,22 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: there is no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, OSError) as error:
         raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, brackets without end
+        raise ConfigurationError(f"{path}: cannot be read as TOML: {type(error).__name__}") from None
+
+
+def _read_env(path: Path) -> dict[str, str]:
+    try:
+        return {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as variables: {type(error).__name__}") from None
 
 
 def _merge(target: dict[str, Any], values: Mapping[str, Any], source: str, sources: dict[str, str], path: str = "") -> None:
+    if path.count(".") > DEEPEST:
+        raise ConfigurationError(f"{path[:60]}…: no option is nested as deep as this")
     for key, value in values.items():
         dotted = f"{path}{key}"
         if isinstance(value, Mapping) and key not in ("patterns", "permissions", "roles", "queues"):

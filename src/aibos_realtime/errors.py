@@ -298,19 +298,38 @@ _BY_CODE: dict[str, type[RealtimeError]] = {
 }  # fmt: skip
 
 
+LONGEST_WAIT = 600.0
+"""Seconds. For longer nobody is asked to wait, whatever a peer says."""
+
+
 def from_wire(data: dict[str, Any]) -> RealtimeError:
-    """The error that an `error` frame's `data` speaks of, for the receiving side. An unknown code gives a plain `RealtimeError` with that code."""
-    code, message = str(data.get("code", "internal")), str(data.get("message", ""))
+    """The error that an `error` frame's `data` speaks of, for the receiving side. An unknown code gives a plain `RealtimeError` with that code.
+
+    It raises nothing, whatever is in there: what is of another type than it should be counts as missing, and no wait is longer than 600 s.
+    """
+    code, message = _text(data, "code") or "internal", _text(data, "message")
     error: RealtimeError
     if code == "validation_failed":
-        error = ValidationError(message, errors=list(data.get("errors") or []))
+        errors = data.get("errors")
+        error = ValidationError(message, errors=errors if isinstance(errors, list) else [])
     elif code == "permission_denied":
-        error = PermissionDenied(message, resource=str(data.get("resource", "")), action=str(data.get("action", "")))
+        error = PermissionDenied(message, resource=_text(data, "resource"), action=_text(data, "action"))
     elif code == "rate_limited":
-        retry_after = data.get("retryAfter")
-        error = RateLimitExceeded(message, retry_after=float(retry_after) if isinstance(retry_after, int | float) else 1.0)
+        error = RateLimitExceeded(message, retry_after=_wait(data.get("retryAfter")))
     else:
         error = _BY_CODE.get(code, RealtimeError)(message, code=code)
     error.retryable = bool(data.get("retryable", error.retryable))
     error.details |= {key: value for key, value in data.items() if key not in ("code", "message", "retryable")}
     return error
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _wait(value: object) -> float:
+    """Seconds; 1 for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return 1.0
+    return float(min(max(value, 0), LONGEST_WAIT))

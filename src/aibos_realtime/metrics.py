@@ -36,7 +36,8 @@ class Metrics:
         "connections_behind", "connections_ended", "connections_failed", "connections_total", "deliveries", "delivery_times", "duration_total",
         "events", "fanout_times", "foreign_records", "gaps_lost", "gaps_repaired", "handler_failures", "handshakes_accepted", "handshakes_refused",
         "latencies", "latencies_kept", "messages_in", "messages_out", "outbox_bytes", "peak_connections", "publishes_refused", "rate_limited",
-        "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes", "subscriptions_repaired", "volatile_dropped", "_turn",
+        "recoveries", "recoveries_failed", "resyncs", "sample_rate", "slow_closes", "subscriptions_repaired", "tasks_restarted",
+        "volatile_dropped", "_turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,10 +60,8 @@ class Metrics:
         """For which bytes waited, when each was looked at last, less than two seconds ago."""
         self.outbox_bytes = 0
         """That waited then for all of them together."""
-        self.messages_in = 0
-        self.messages_out = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.messages_in = self.messages_out = 0
+        self.bytes_in = self.bytes_out = 0
         self.events = 0
         """Published to rooms."""
         self.commits = 0
@@ -99,6 +98,8 @@ class Metrics:
         """How often hearing the shared log was begun anew, since the connection was lost or the node was deaf."""
         self.foreign_records = 0
         """Things in Redis that none of our nodes wrote."""
+        self.tasks_restarted = 0
+        """How often work in the background failed in itself, and was begun anew."""
 
     def note_fanout(self, seconds: float, since_publish: float) -> None:
         """Count a fan-out that took so long; `since_publish`: since its oldest event was published. Kept for quantiles by `sample_rate`."""

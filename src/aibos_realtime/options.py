@@ -7,6 +7,7 @@ which names each wrong option by its dotted path, what was given and what is all
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Self, get_args, get_origin
@@ -23,6 +24,9 @@ def _seconds(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 """A duration: seconds as a number, or a `timedelta`. More than zero."""
+
+MOST_SHOWN = 60
+_TELLING = re.compile(r"@|://.*[?]|[^\s,:'\"()\[\]{}/.]{32}|^[^:]*[^\s,:'\"()\[\]{}]{32}")
 
 Count = Annotated[int, Field(ge=1)]
 """A limit that counts things: at least 1. Where the option allows it, `None` = off."""
@@ -52,16 +56,25 @@ class Options(BaseModel):
 
 
 def shown(value: object) -> str:
-    """How a given value is named in an error: short, and without a secret."""
+    """How a given value is named in an error: short, and without a secret, which may have been put in the wrong place.
+
+    What is long, or holds an @ or the query of a URL, is named by its type alone: a key has 32 letters or more, a password stands in a URL.
+    """
     if isinstance(value, SecretStr):
         return "a secret"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or a value in itself
+        text = ""
+    if 0 < len(text) <= MOST_SHOWN and _TELLING.search(text) is None:
+        return text
+    name = type(value).__name__
+    return {"str": "a text", "int": "a number", "dict": "a mapping"}.get(name, f"{'an' if name[0] in 'aeiou' else 'a'} {name}") + " that is not shown"
 
 
 def _sentence(model: type[BaseModel], path: str, given: object, error: dict[str, Any]) -> str:
     where = [str(part) for part in error["loc"]]
-    dotted = ".".join(([path] if path else []) + where)
+    dotted = ".".join(([path] if path else []) + [_named(part) for part in where])
     owner, secret = _owner(model, where)
     if error["type"] == "extra_forbidden":
         known = list(owner.model_fields) if owner else []
@@ -81,6 +94,11 @@ def _sentence(model: type[BaseModel], path: str, given: object, error: dict[str,
     if error["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}: {'a secret' if secret else shown(value)} was given; allowed is {message}"
+
+
+def _named(part: str) -> str:
+    """A step of a dotted path. The key of a mapping may be anything, a secret too."""
+    return part if len(part) <= MOST_SHOWN and part.isprintable() and _TELLING.search(part) is None else "…"
 
 
 def _misplaced(path: str, value: object, model: type[BaseModel] | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -25,9 +26,11 @@ PATIENCE = 30.0
 class Line:
     """A blocking connection of frames."""
 
-    def __init__(self, port: int, token: str) -> None:
+    def __init__(self, port: int, token: str, authority: str | None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if authority is not None:
+            self._socket = ssl.create_default_context(cadata=authority).wrap_socket(self._socket, server_hostname="localhost")
         self._socket.sendall(request(f"Authorization: Bearer {token}"))
         self._reader = self._socket.makefile("rb")
         assert b" 101 " in self._reader.readline()
@@ -61,10 +64,10 @@ class Line:
 
 
 def main(options: dict[str, Any]) -> None:
-    """`options`: `port`, `token`."""
+    """`options`: `port`, `token`; `authority`: the certificate that the server's is signed with, in PEM, where it speaks TLS."""
     end, pace = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: end.set())
-    line = Line(options["port"], options["token"])
+    line = Line(options["port"], options["token"], options.get("authority"))
     question = json.dumps({"event": "ping", "ref": "canary"}).encode()
     times: list[float] = []
     due = time.perf_counter()

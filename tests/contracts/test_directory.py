@@ -12,6 +12,7 @@ import pytest
 from aibos_realtime import GuestsNotAllowed, RoomFull, RoomLimitExceeded, RoomNotFound, ValidationError
 from aibos_realtime.backends.directory import PresentUser
 from aibos_realtime.backends.redis.nodes import RedisNodes
+from aibos_realtime.backends.redis.room_acts import Act
 from tests.cluster.directories import Directories, Known, Node, draft, until_true
 
 
@@ -308,6 +309,22 @@ async def test_what_a_dead_node_told_is_taken_back(rig: Directories) -> None:
     assert found is not None and found.connection_count == 0
 
 
+async def test_a_dead_node_is_marked_and_taken_back_in_one_step(rig: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bob's dead node was marked as cleaned up after, and then cleaned up after: a fail-over that lost the second alone kept him there for ever."""
+    one, dead = await rig.nodes(2)
+    await dead.enter("lobby", "bob")
+    steps: list[int] = []
+    take_back = one.directory._housekeeping._take_back
+
+    async def record(shard: int, node: str, acts: list[Act]) -> None:
+        steps.append(len(acts))
+        await take_back(shard, node, acts)
+
+    monkeypatch.setattr(one.directory._housekeeping, "_take_back", record)
+    await one.directory.clean_up(dead.id)
+    assert sorted(steps) == [0] * (one.layout.shards - 1) + [2]
+
+
 async def test_a_node_that_was_taken_for_dead_tells_again_and_everybody_hears_of_it(rig: Directories) -> None:
     one, two = await rig.nodes(2)
     await one.enter("lobby", "ann")
@@ -337,6 +354,27 @@ async def test_what_is_left_of_a_node_that_nobody_knows_is_found(rig: Directorie
     await until_true(lambda: _has_not(one, "eve"))
     assert await one.users("lobby") == ["ann", "bob"]
     assert sum(node.heard.all.count(("left", "lobby", "eve")) for node in (one, two)) == 1
+
+
+async def test_what_a_node_told_a_redis_that_was_emptied_does_not_outlive_it(rig: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis was emptied, eve joined, and her node died before it had told everything else again: nobody knew that it had ever told anything, and
+    eve was in the room for ever.
+    """
+    monkeypatch.setattr("aibos_realtime.backends.redis.housekeeping.STALE", 0.2)
+    known = Known()
+    one = await rig.node(nodes=known, tend=0.05)
+    dead = await rig.node(nodes=known, tend=1000.0)
+    known.ids = {one.id, dead.id}
+    await one.enter("lobby", "ann")
+    await dead.enter("lobby", "bob")
+    for _, keys in groupby(await keys_of(one), lambda key: key.partition("}")[0]):
+        await one.client.command("DEL", *keys)
+    for teller in dead.directory._tellers:
+        monkeypatch.setattr(teller, "_tell_all", lambda volume: None)  # it dies before that
+    await dead.enter("lobby", "eve")
+    assert await one.directory.has("lobby", "eve")
+    known.ids.remove(dead.id)
+    await until_true(lambda: _has_not(one, "eve"))
 
 
 async def _has_not(node: Node, user: str) -> bool:
@@ -476,4 +514,8 @@ async def test_a_room_whose_description_is_none_is_made_anew(rig: Directories) -
         found = await one.directory.find("lobby")
         assert found is not None and (found.name, found.max_users) == ("lobby", 100)
     await one.client.command("HSET", one.layout.of_room("lobby", "meta"), "name", b"\xff")
-    assert await one.directory.find("lobby") is None
+    found = await one.directory.find("lobby")
+    assert found is not None and found.name == "\ufffd"
+    await two.enter("lobby", "eve")
+    await one.client.command("HSET", one.layout.of_room("lobby", "meta"), "created", "1" + "0" * 311)
+    await two.enter("lobby", "dan")

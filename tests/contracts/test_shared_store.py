@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from aibos_realtime import Message, MessagePersistence, Position
 from aibos_realtime.backends.base import Audience, Batch, EventStore, LoggedEvent, Refused, Stored
@@ -63,9 +64,36 @@ class TestAppendingOnce:
         first = [event(1), event(2, data=b'"kept"'), event(1, "other")]
         await append(store, *first)
         await append(store, *first)
-        await append(store, event(2, data=b'"other"', id="else"), event(3))
+        await append(store, event(2, data=b'"kept"'), event(3))
         assert await rows(store) == [event(1), event(2, data=b'"kept"'), event(3)]
         assert await rows(store, "other") == [event(1, "other")]
+
+    async def test_another_event_at_a_place_that_is_taken_is_refused(self, store: EventStore) -> None:
+        """Two copies of the log went on at once: the event of the second was passed over, and its publisher was told that it was committed."""
+        await append(store, event(1))
+        other = event(1, data=b'"other"', id="else")
+        with pytest.raises(Refused):
+            await append(store, other, event(2))
+        assert await rows(store) == [event(1)]
+        await store.bury(other, "why", NOW)
+        assert await rows(store) == [event(1)]
+        if isinstance(store, MemoryStore):
+            assert store.buried == [(other, "why")]
+            return
+        assert isinstance(store, SqlEventStore)
+        async with MessagePersistence(database=store._database, retention={"duration": None}) as persistence:
+            [dead] = await persistence.dead_messages("lobby")
+        assert (dead.id, dead.data) == ("else", '"other"')
+
+    async def test_what_was_erased_is_still_at_its_place(self, store: EventStore) -> None:
+        """An event that comes again, because its entry was not dropped, is no other one for having lost its id to an erasure."""
+        await append(store, event(1))
+        if isinstance(store, SqlEventStore):
+            async with MessagePersistence(database=store._database, retention={"duration": None}) as persistence:
+                await persistence.erase(room="lobby")
+        await append(store, event(1), event(2))
+        await store.bury(event(1), "late", NOW)
+        assert [one.offset for one in await rows(store)] == [1, 2]
 
     @pytest.mark.parametrize("is_in_one_batch", [True, False])
     async def test_an_id_that_is_there_twice_loses_no_place_and_no_payload(self, store: EventStore, is_in_one_batch: bool) -> None:
@@ -239,13 +267,14 @@ class TestGoingBackAndForth:
             assert (await alone.open())[1] == {"lobby": Position(epoch, 1)}, "after himself he goes on"
             await alone.close()
 
+            given = next_event("", 8)
             for is_first in (True, False):
                 node = SqlEventStore(database)
                 eras.append(await node.share())
                 if is_first:
                     assert await node.heads(["lobby"]) == {"lobby": Position(epoch, 1)}, "what he stored can be read"
                 # The nodes gave out offset 9 as well, and it is not stored yet.
-                await append(node, next_event(f"{eras[-1]}-redis", 8))
+                await append(node, structs.replace(given, epoch=f"{eras[-1]}-redis"))
                 await node.close()
         assert eras[0] == eras[1] != eras[2] == eras[3]
 

@@ -113,9 +113,11 @@ class Journal:
         self.close()
 
 
-def read_journals(folder: Path) -> Iterator[Record]:
-    """Every record, those of one client in the order in which they were written."""
+def read_journals(folder: Path, room: str | None = None) -> Iterator[Record]:
+    """Every record, or those of one room alone; those of one client in the order in which they were written."""
+    wanted = b"" if room is None else b'"room":%s' % msgspec.json.encode(room)
     for path in sorted(folder.glob("*.journal")):
         with path.open("rb") as file:
             for line in file:
-                yield _decoder.decode(line)
+                if wanted in line:
+                    yield _decoder.decode(line)

@@ -22,15 +22,15 @@ BOUND_PUBLISHER, BOUND_SUBSCRIBER = "publisher-at-", "subscriber-at-"
 
 
 class Load:
-    """Several of both over a few rooms. `url`: where they connect, perhaps by a proxy; `direct`: the server itself, for looking at the log.
+    """Several of both over a few rooms. `url`: where they connect, perhaps by a proxy; `direct`: the servers themselves, for looking at the log.
 
     Several URLs are those of nodes: each client begins at another one and may go to any, but for one publisher and one subscriber per node that are
     `bound` to it. Entering it returns when the subscribers have joined and the publishers are running.
     """
 
     def __init__(
-        self, folder: Path, url: str | Sequence[str], *, seed: int, direct: str | None = None, rooms: int = 3, serial: int = 3, pipelined: int = 2,
-        careless: int = 1, subscribers: int = 2, wanderers: int = 1, pace: float = 0.01, **options: Any,
+        self, folder: Path, url: str | Sequence[str], *, seed: int, direct: str | Sequence[str] | None = None, rooms: int = 3, serial: int = 3,
+        pipelined: int = 2, careless: int = 1, subscribers: int = 2, wanderers: int = 1, pace: float = 0.01, **options: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.rooms = [f"room-{number}" for number in range(rooms)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 from tests.faults.checker import History, Place, Verdict, check
 from tests.faults.clients import pause
-from tests.faults.journal import Acknowledged, Attempt, Delivered, Record
+from tests.faults.journal import Acknowledged, Attempt, Delivered, Joined, Record, Told
 from tests.faults.load import BOUND_PUBLISHER, BOUND_SUBSCRIBER, Load
 from tests.faults.nodes import Nodes
 from tests.faults.processes import Zygote
 from tests.faults.redis_data import Places, until_drained
+from tests.faults.replica import Replica
 from tests.faults.rows import read_rows
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import RedisServer, running_redis
@@ -31,6 +32,8 @@ Store = Literal["none", "sqlite", "postgresql"]
 Ack = Literal["queued", "committed"]
 
 CLIENTS: dict[str, Any] = {"heartbeat": {"interval": 0.5, "timeout": 1.0}, "connect_timeout": 1.5}
+SPLIT = ("reused", "moved", "lost")
+"""What becomes of events whose positions are those of others too. Without a store nothing of an epoch can be read once it has ended."""
 SHARED_STORE = ThreadPoolExecutor(1, thread_name_prefix="postgres")
 """PostgreSQL ends with the thread that started it."""
 
@@ -63,6 +66,8 @@ class Bench:
     """When it was over, in monotonic seconds; unless the fault says so, when it returns."""
     lost: Places = field(default_factory=set)
     """What Redis has lost, and nothing else has."""
+    replica: Replica | None = None
+    """Of `redis`, where the fault asks for one."""
 
     @property
     def kept_by_redis_alone(self) -> list[str] | None:
@@ -85,6 +90,12 @@ class Fault:
     """Whether it is one of the lines between nodes and Redis that fails."""
     suits: Callable[[Setting], bool] = lambda setting: True
     """Where it can happen."""
+    has_replica: bool = False
+    """Whether Redis has a replica; implies lines, which a fail-over aims at it."""
+    redis: Mapping[str, str] = field(default_factory=dict)
+    """Settings of Redis."""
+    is_split: bool = False
+    """Whether some nodes go on with another Redis than the others: of what they did all members have to be told, since positions mean two things."""
 
 
 @dataclass
@@ -109,8 +120,9 @@ async def prove(
     """One fault. `seconds`: how long it lasts, instead of in full; `slack`: how many times as long as promised everything may take."""
     chance = random.Random(setting.seed)
     complaints: list[str] = []
-    with running_redis(setting.program) as redis:
+    with running_redis(setting.program, **fault.redis) as redis:
         async with (
+            _replica(redis, fault, setting) as replica,
             _store(setting, folder) as database,
             _nodes(zygote, redis, folder, database, fault, setting) as nodes,
         ):
@@ -118,11 +130,11 @@ async def prove(
                 await load.until_flowing(3)
                 await load.until_everywhere()
                 await pause(setting.calm)
-                bench = Bench(redis, nodes, load, database, fault.seconds if seconds is None else seconds, chance)
+                bench = Bench(redis, nodes, load, database, fault.seconds if seconds is None else seconds, chance, replica=replica)
                 complaints += await _try_all(partial(fault.act, bench))
                 ended = bench.ended or time.monotonic()
                 complaints += await _try_all(
-                    load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle, partial(until_drained, redis)
+                    load.until_everywhere, load.until_flowing, partial(pause, setting.calm), load.settle, partial(until_drained, bench.redis)
                 )
                 log = await load.read_log()
             await nodes.stop()
@@ -131,6 +143,8 @@ async def prove(
     records = load.read_journals()
     may_lack = _may_lack(bench, setting, records)
     verdict = check(History(records, log, store, may_be_late=True, may_announce=fault.is_told, may_lack=may_lack))
+    if fault.is_split:
+        complaints += excuse_split(verdict, records, (*SPLIT, "unlogged") if setting.store == "none" else SPLIT)
     outcome = Outcome(name, verdict, *measure_back(records, ended, len(nodes)), refusal, complaints)
     complaints += judge(outcome, fault, slack)
     return outcome
@@ -159,6 +173,14 @@ def judge(outcome: Outcome, fault: Fault, slack: float) -> list[str]:
     if fault.refusal is not None and outcome.slowest_refusal > fault.refusal * slack:
         found.append(f"a publisher heard of it after {outcome.slowest_refusal:.1f} s and not within {fault.refusal:g} s")
     return found
+
+
+def excuse_split(verdict: Verdict, records: list[Record], excused: Sequence[str]) -> list[str]:
+    """Take what two histories of one epoch bring about for no fault, provided that every member of every room was told; who was not."""
+    joined, told = ({(one.client, one.room) for one in records if isinstance(one, kind)} for kind in (Joined, Told))
+    for name in excused:
+        verdict.counts[f"{name}, and told"] = verdict.faults.pop(name, 0)
+    return [f"{client} was not told that {room} had two histories" for client, room in sorted(joined - told)]
 
 
 def measure_back(records: list[Record], ended: float, nodes: int) -> tuple[float, float]:
@@ -190,13 +212,22 @@ def _may_lack(bench: Bench, setting: Setting, records: list[Record]) -> Callable
 def _nodes(zygote: Zygote, redis: RedisServer, folder: Path, database: str, fault: Fault, setting: Setting) -> Nodes:
     # Without a store what Redis keeps is the whole log; with one most of a run is read from the store.
     pattern = {"history_size": 200_000 if setting.store == "none" else 500, "history_ttl": 3600}
-    return Nodes(zygote, redis, folder, database=database, ack=setting.ack, has_lines=fault.has_lines, pattern=pattern)
+    return Nodes(zygote, redis, folder, database=database, ack=setting.ack, has_lines=fault.has_lines or fault.has_replica, pattern=pattern)
 
 
 def _load(folder: Path, nodes: Nodes, setting: Setting) -> Load:
     publishers: dict[str, Any] = {"serial": 3, "pipelined": 3, "careless": 1}
     pace = (sum(publishers.values()) + len(nodes)) / setting.rate
     return Load(folder, nodes.urls, seed=setting.seed, rooms=5, subscribers=4, wanderers=setting.wanderers, pace=pace, **publishers, **CLIENTS)
+
+
+@asynccontextmanager
+async def _replica(redis: RedisServer, fault: Fault, setting: Setting) -> AsyncIterator[Replica | None]:
+    if not fault.has_replica:
+        yield None
+        return
+    async with Replica(redis, setting.program, fault.redis) as replica:
+        yield replica
 
 
 @asynccontextmanager

@@ -225,7 +225,8 @@ class Proxy:
     """
 
     def __init__(self, target: tuple[str, int] | str) -> None:
-        self._target = target
+        self.target = target
+        """Where new connections go; those that are open stay."""
         self._mode: Mode = Pass()
         self._changed = asyncio.Event()
         self._has_cut = asyncio.Event()
@@ -321,6 +322,6 @@ class Proxy:
             del self._links[link]
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._target, str):
-            return await asyncio.open_unix_connection(self._target)
-        return await asyncio.open_connection(*self._target)
+        if isinstance(self.target, str):
+            return await asyncio.open_unix_connection(self.target)
+        return await asyncio.open_connection(*self.target)

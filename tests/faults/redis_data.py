@@ -33,6 +33,12 @@ def empty(redis: RedisServer) -> None:
         shutil.rmtree(path)
 
 
+def size_of_file(redis: RedisServer) -> int:
+    """Bytes of what it appends to."""
+    [path] = redis.folder.glob("appendonly*/*.incr.aof")
+    return path.stat().st_size
+
+
 def cut_tail(redis: RedisServer, size: int) -> None:
     """Take the last bytes from what a stopped Redis has written: the machine failed before they were on the disk."""
     [path] = redis.folder.glob("appendonly*/*.incr.aof")
@@ -51,6 +57,12 @@ def read_kept(redis: RedisServer, rooms: Iterable[str] | None) -> Places:
                 return _read_places(client, rooms)
         finally:
             other.stop(signal.SIGKILL)
+
+
+def read_now(redis: RedisServer, rooms: Iterable[str] | None) -> Places:
+    """The same of one that runs."""
+    with connect(redis) as client:
+        return _read_places(client, rooms)
 
 
 def flush(redis: RedisServer, rooms: Iterable[str] | None) -> Places:

@@ -13,7 +13,7 @@ from tests.faults.clients import pause
 from tests.faults.node_command import run_faults
 from tests.faults.node_proof import Bench, Fault
 from tests.faults.proxy import Blackhole, CutBeforeReply, Pass
-from tests.faults.redis_data import cut_tail, empty, flush, read_kept, read_used_memory, start
+from tests.faults.redis_data import cut_tail, empty, flush, read_kept, read_used_memory, size_of_file, start
 from tests.faults.rows import held_store
 
 TAIL = 50_000
@@ -127,6 +127,22 @@ async def fill_with_waiting(bench: Bench) -> None:
         bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
 
 
+async def fill_disk(bench: Bench) -> None:
+    """The append-only file cannot grow: Redis refuses writes, or where it has to have them on the disk at once, ends; then there is room again."""
+    assert bench.redis.process is not None
+    bench.redis.limit_files(size_of_file(bench.redis) + bench.chance.randrange(2000))
+    try:
+        await bench.load.until_refused("unavailable")
+        await pause(bench.seconds)
+        has_ended = bench.redis.process.poll() is not None
+        assert has_ended == (bench.redis.settings["appendfsync"] == "always"), f"Redis {'ended' if has_ended else 'lives on'}"
+    finally:
+        if bench.redis.process.poll() is None:
+            bench.redis.limit_files(None)
+        else:
+            await start(bench.redis)
+
+
 FAULTS: dict[str, Fault] = {
     "killed": Fault(kill),
     "restarted empty": Fault(lose_all, is_told=True),
@@ -138,6 +154,8 @@ FAULTS: dict[str, Fault] = {
     "a node deaf": Fault(deafen, back=10.0, has_lines=True),
     "replies cut": Fault(cut_replies, has_lines=True),
     "out of memory": Fault(fill_memory),
+    "disk full": Fault(fill_disk, redis={"appendfsync": "everysec"}),
+    "disk full, written at once": Fault(fill_disk, redis={"appendfsync": "always"}),
     "full of what waits": Fault(fill_with_waiting, suits=lambda setting: setting.store != "none" and setting.ack == "queued"),
 }
 """What goes wrong, by name."""

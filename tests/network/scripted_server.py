@@ -201,14 +201,14 @@ class Peer:
         return event
 
     async def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._writer.write(data)
-            elif not self._writer.is_closing() and self._writer.can_write_eof():
-                self._writer.write_eof()
         try:
+            for data in self._protocol.data_to_send():
+                if data:
+                    self._writer.write(data)
+                elif not self._writer.is_closing() and self._writer.can_write_eof():
+                    self._writer.write_eof()
             await self._writer.drain()
-        except ConnectionError:
+        except OSError:
             raise Gone from None
 
 

@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -86,6 +87,12 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def limit_files(self, size: int | None) -> None:
+        """Let no file grow past `size` bytes: to it, the disk is full. None: there is room again."""
+        assert self.process is not None
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
     def execute(self, *words: str | bytes) -> bytes:
         """The first part of the raw reply to one command; for few, short ones."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -114,6 +121,7 @@ class RedisServer:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that may not grow is an error, as on a full disk, and no signal
 
 
 def find_programs() -> dict[str, str]:

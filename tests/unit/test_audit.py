@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aibos_realtime.admin.reports import ActReport
-from aibos_realtime.audit import KEPT, KEPT_OF_STRANGERS, Audit, AuditEntry, acting, actor
+from aibos_realtime.audit import KEPT, KEPT_OF_STRANGERS, KINDS_OF_STRANGERS, Audit, AuditEntry, acting, actor
 from aibos_realtime.cli.logs import JsonFormatter
 from aibos_realtime.errors import AuthenticationError
 from aibos_realtime.testing.clock import ManualClock, settle
@@ -68,12 +68,26 @@ async def test_the_ring_of_strangers_is_bounded_as_the_other_one() -> None:
     audit = Audit(clock)
     for number in range(KEPT_OF_STRANGERS + 100):
         audit.note_stranger("refuse", code=number)
+        if number % KINDS_OF_STRANGERS == KINDS_OF_STRANGERS - 1:
+            await clock.advance(2.0)
     for _ in range(KEPT + 100):
         audit.note("connect")
     found = audit.latest(10_000)
     assert sum(entry.act == "refuse" for entry in found) == KEPT_OF_STRANGERS and sum(entry.act == "connect" for entry in found) == KEPT
     await clock.advance(2.0)
     assert audit._held == {} and clock.planned == []
+
+
+async def test_codes_that_strangers_choose_are_no_kinds_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A peer closes with a code of its choice, and each had a line of its own: two thousand a second."""
+    caplog.set_level(logging.INFO, LOGGER)
+    clock = ManualClock()
+    audit = Audit(clock)
+    for code in range(3000, 5000):
+        audit.note_stranger("disconnect", code=code)
+    assert len(caplog.records) == KINDS_OF_STRANGERS + 1
+    await clock.advance(3.0)
+    assert sum(entry.count for entry in audit.latest(1000)) == 2000 and audit._held == {}
 
 
 def test_the_line_has_what_is_known_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:

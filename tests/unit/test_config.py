@@ -42,7 +42,7 @@ LIMITS: dict[str, Any] = {
     "failed_authentications_per_minute": 5, "connections_per_user": 20, "connections_per_address": 100, "rooms_per_connection": 128,
     "message_bytes": 65536, "fragments": 256, "broadcast_bytes": 262144,
     "outbox_soft_bytes": 262144, "outbox_bytes": 1048576, "outbox_seconds": 10,
-    "handshake_seconds": 10, "authentication_seconds": 10, "url_bytes": 8192,
+    "handshake_seconds": 10, "authentication_seconds": 10, "answer_seconds": 30, "url_bytes": 8192,
     "header_fields": 64, "header_bytes": 8192, "headers_bytes": 16384,
     "requests_waiting": 256,
 }  # fmt: skip
@@ -155,3 +155,22 @@ def test_a_server_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(ConfigurationError) as caught:
         RealtimeServer.from_env()
     assert "your_jwt_secret" not in str(caught.value).replace("authentication.jwt_secret", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["port = " + "9" * 5000, "a = " + "[" * 3000, "a." * 1500 + "b = 1", "port = 0x" + "f" * 5000], ids=["digits", "deep", "dotted", "hex"]
+)
+def test_a_file_that_is_hard_to_read_is_one_sentence(tmp_path: Path, text: str) -> None:
+    """A number of 5,000 digits, or brackets without end, in the file ended the server with a traceback instead of a sentence."""
+    (tmp_path / "realtime.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(file=tmp_path / "realtime.toml")
+    assert len(str(caught.value)) < 400
+
+
+def test_variables_in_another_encoding_are_one_sentence(tmp_path: Path) -> None:
+    """A `.env` that an editor had saved as Latin-1 ended the server with a traceback, in which its line stood."""
+    (tmp_path / ".env").write_bytes("JWT_SECRET=Schlüssel-hunter2".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="cannot be read as variables") as caught:
+        load(env_file=tmp_path / ".env")
+    assert "hunter2" not in str(caught.value)

@@ -99,3 +99,19 @@ def test_a_secret_in_the_place_of_a_group_is_not_echoed(keywords: dict[str, Any]
 
 def test_a_long_value_is_cut() -> None:
     assert len(shown("x" * 500)) <= 60 and shown(SecretStr("hunter2")) == "a secret"
+
+
+UNSHOWN = (10**5000, [10**5000], "k7Qz-0pLr5Tn2Wx8" * 2, "redis://u:pw@h", "postgresql://h/db?password=pw", {"k7Qz-0pLr5Tn2Wx8" * 2: 1})
+
+
+@pytest.mark.parametrize("value", UNSHOWN, ids=["digits", "digits in a list", "key", "URL", "query", "name"])
+def test_what_is_not_shown(value: object) -> None:
+    """The URL of the database, put into REALTIME_PORT by mistake, was printed with its password. A number of 5,000 digits ended in a traceback."""
+    assert shown(value) in ("a number that is not shown", "a text that is not shown", "a list that is not shown", "a mapping that is not shown")
+    assert shown("eighty") == "'eighty'" and shown(["a", 5]) == "['a', 5]" and shown("https://app.example/x") == "'https://app.example/x'"
+
+
+def test_the_name_of_an_option_may_be_a_secret_too() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RealtimeConfig.parse("", {"queue": {"redis://u:hunter2@h": 1, "x": 2}})
+    assert "hunter2" not in str(caught.value) and "queue.…: there is no such option" in str(caught.value) and "queue.x" in str(caught.value)

@@ -129,7 +129,10 @@ export const makeConnection = (options, { attach, receive, lose, authenticate },
 
   /** Milliseconds until the next attempt. Throws when there will be none. */
   const decide = (failure) => {
-    const [low, high] = parting ?? [0, Math.min(Math.max(LONGEST_DELAY, reconnectInterval), reconnectInterval * 2 ** attempts)];
+    const ceiling = Math.min(Math.max(LONGEST_DELAY, reconnectInterval), reconnectInterval * 2 ** attempts);
+    let [low, high] = parting ?? [0, ceiling];
+    // A server that closes each connection at once, and says to come back at once, is not asked without a pause.
+    if (attempts) high = Math.max(high, low + ceiling);
     parting = undefined;
     if (failure instanceof AuthenticationError && getToken && options.reconnect && !hasAskedAgain) {
       hasAskedAgain = true;

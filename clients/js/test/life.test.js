@@ -82,6 +82,22 @@ test("a planned close: the delay is the server's, not a row's", async (t) => {
   await net.socket(2);
 });
 
+test("a server that closes each connection at once, and says to come back at once, is not asked without a pause", async (t) => {
+  const { net, client, clock } = make(t);
+  client.connect().catch(() => {});
+  const delays = [];
+  for (let round = 0; round < 4; round++) {
+    (await net.socket(net.sockets.length || 1)).greets();
+    net.last.says({ event: "reconnect", data: { delayMin: 0, delayMax: 0, reason: "shutting down" } });
+    const count = net.sockets.length;
+    net.last.ends(4001);
+    let delay = 0;
+    for (await clock.advance(0); net.sockets.length === count; delay += 500) await clock.advance(500);
+    delays.push(delay);
+  }
+  assert.deepEqual(delays, [0, 10000, 20000, 20000]);
+});
+
 test("what a server says of delays is bounded, and may be anything", async (t) => {
   for (const data of [{ delayMin: -5, delayMax: "x" }, null, 7, { delayMin: NaN }]) {
     await t.test(JSON.stringify(data), async (t) => {

@@ -5,7 +5,6 @@ every few seconds, and never waited for long.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
@@ -13,10 +12,11 @@ from msgspec import Struct
 from ..backends.queue import QueueStats
 from ..clock import Clock
 from ..errors import RealtimeError
+from ..logs import get_logger
 from ..storage.queue import MessageQueue
 from ..storage.relay import Backlog
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 KEEP = 5.0
 """Seconds for which an answer is good, and after which stores that did not give one are asked again."""

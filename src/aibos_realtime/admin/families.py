@@ -45,6 +45,7 @@ _COUNTERS = {
     "gaps_lost": ("gaps_lost", "Those that could not be read either: their members were told to resync."),
     "subscriptions_repaired": ("subscriptions_repaired", "How often hearing the other nodes was begun anew."),
     "foreign_records": ("foreign_records", "Things in Redis that none of our nodes wrote."),
+    "tasks_restarted": ("tasks_restarted", "How often work in the background failed in itself, and was begun anew."),
 }
 """Name without prefix and `_total` → the number in `Metrics`, and what it is."""
 

@@ -161,7 +161,7 @@ class Figures:
         totals = {name: getattr(metrics, name) for name in _TOTALS}
         return NodeReport(
             id=self._id, name=self._name, url=self._url, version=__version__, state=self.state(), started_at=self.started_at, now=self._clock.now(),
-            connections=len(pool), max_connections=pool.options.max_connections, users=pool.count_users(), rooms=len(self._rooms),
+            connections=len(pool), max_connections=pool.most, users=pool.count_users(), rooms=len(self._rooms),
             close_codes=_by_text(metrics.close_codes), handshakes_refused=_by_text(metrics.handshakes_refused), latency_p50=middle, latency_p95=high,
             latency_p99=slow, loop_lag=self.loop_lag(), outbox_bytes=metrics.outbox_bytes, probe_lag=self.probe_lag,
             store_waiting=self.store_waiting, cpu=self._cpu, memory=self._read_usage().memory, samples=self._latest(since, samples), **totals,

@@ -6,7 +6,6 @@ One answer for every failure: the reason goes to the log, without anything of th
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -21,6 +20,7 @@ from ..backends.bus import Bus, LocalBus
 from ..backends.revocations import RevocationStore, Revoked
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import AuthenticationError, ConfigurationError, TokenExpired, TokenRevoked, ValidationError
+from ..logs import get_logger
 from ..options import Options
 from .carriers import TokenCarrier, bearer_entry
 from .issuing import TokenIssuer, parse_duration, require
@@ -30,7 +30,7 @@ from .revocation import Revocations
 from .tokens import Refusal, TokenReader, is_name, shape_refusal, unverified_kid
 from .user import AuthResult, Identity
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_LIFETIME = 30 * 86400.0
 EXCLUDED = ("/health", "/status", "/ready")

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
+from ..logs import get_logger
+from .document import fetch_document
 from .keys import VerificationKey, key_of_jwk
 from .tokens import is_kid
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 REFRESH_INTERVAL = 300.0
 COOLDOWN = 30.0
 RETRY_DELAY = 5.0
 UNKNOWN_TTL = 60.0
 MAX_STALE = 24 * 3600.0
-FETCH_TIMEOUT = 3.0
-MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_KEYS = 100
 MAX_UNKNOWN = 1000
 
@@ -53,7 +50,7 @@ class KeySet:
     async def start(self) -> None:
         """Begin to keep the keys fresh; returns at once. Idempotent."""
         if self._keeper is None:
-            self._keeper = asyncio.get_running_loop().create_task(self._keep_fresh(), name="jwks")
+            self._keeper = asyncio.get_running_loop().create_task(keep_going(self._keep_fresh, "jwks", clock=self._clock), name="jwks")
 
     async def stop(self) -> None:
         """End it, and forget no key. Idempotent."""
@@ -141,32 +138,3 @@ def keys_in(document: bytes, algorithms: Sequence[str]) -> dict[str, Verificatio
     if not found:
         raise ValueError("no usable key")
     return found
-
-
-def fetch_document(url: str, *, timeout: float = FETCH_TIMEOUT, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
-    """GET over http or https, without redirects; blocks. Raises `OSError`, `HTTPException`, or `ValueError` for more than `max_bytes`."""
-    deadline = time.monotonic() + 2 * timeout
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-    ):
-        opener.add_handler(handler)
-    request = urllib.request.Request(url, headers={"Accept": "application/jwk-set+json, application/json", "User-Agent": "aibos-realtime"})
-    document = bytearray()
-    try:
-        with opener.open(request, timeout=timeout) as response:
-            while part := response.read1(65536):
-                document += part
-                if len(document) > max_bytes:
-                    raise ValueError("the document is too large")
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise
-    return bytes(document)

@@ -80,6 +80,8 @@ def key_of_secret(secret: str, algorithms: Sequence[str] | None) -> Verification
         key = secret.encode()
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key)
         problem = "" if len(key) >= MIN_SECRET_BYTES else f"{len(key)} bytes were given"
+        if not plain.strip("-"):
+            problem = "nothing but blanks was given"
     except UnicodeEncodeError:
         problem = "text that is not Unicode was given"
     except jwt.InvalidKeyError:

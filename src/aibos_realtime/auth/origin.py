@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationInfo, field_validator
 
-from ..options import Options
+from ..options import Options, shown
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -50,7 +50,7 @@ class CorsOptions(Options):
                 if info.data.get("credentials", True):
                     raise ValueError('"*" was given beside credentials; allowed with credentials is a list of origins')
             elif _parse_origin(origin) is None:
-                raise ValueError(f"{origin[:60]!r} was given; allowed is scheme://host or scheme://host:port, without a path or a pattern")
+                raise ValueError(f"{shown(origin)} was given; allowed is scheme://host or scheme://host:port, without a path or a pattern")
         return origins
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 
 from ..backends.revocations import Revoked
+from ..logs import get_logger
 from .user import Identity
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_REVOCATIONS = 100_000
 

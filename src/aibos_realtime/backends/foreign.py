@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from ..clock import Clock
+from ..logs import get_logger
 from ..metrics import Metrics
 
-logger = logging.getLogger("aibos_realtime.cluster")
+logger = get_logger("aibos_realtime.cluster")
 
 EVERY = 60.0
 

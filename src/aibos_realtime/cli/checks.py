@@ -23,6 +23,7 @@ from ..clock import SYSTEM_CLOCK
 from ..config import VARIABLES, RealtimeConfig
 from ..errors import BrokerUnavailable, ConfigurationError, RealtimeError
 from ..server.assembly import assemble
+from ..server.descriptors import descriptors_for, places_of
 from ..storage.queue import MessageQueue, MessageQueueOptions
 from ..transport.batch import Sender
 from .exposures import find_exposures
@@ -31,8 +32,6 @@ from .values import show
 
 Status = Literal["ok", "warning", "failed"]
 
-RESERVED_DESCRIPTORS = 24
-"""Descriptors that a server needs besides its connections: standard streams, event loop, listening sockets, files."""
 CERTIFICATE_WARNING = 14 * 86_400.0
 
 _KNOWN = (*VARIABLES, "REALTIME_URL", "REALTIME_TOKEN", "REALTIME_API_KEY")
@@ -54,7 +53,7 @@ def run_checks(config: RealtimeConfig, sources: Mapping[str, str]) -> list[Findi
         found.append(parts)
     found += [
         check_port(config.host, config.port),
-        check_descriptors(config.connections.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        check_descriptors(config.connections.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
     ]
     found += [check_loop(find_spec("uvloop") is not None), check_sender(Sender(config.sender))]
     if config.tls is not None:
@@ -113,14 +112,16 @@ def check_port(host: str, port: int) -> Finding:
 
 
 def check_descriptors(connections: int | None, limit: int) -> Finding:
-    """Whether every connection allowed can have its file descriptor. `limit`: of this process, the soft one."""
+    """Whether every connection allowed can have its file descriptor. `limit`: up to which a process of this user may raise its own."""
     if limit == resource.RLIM_INFINITY:
         return Finding("descriptors", "ok", "there is no limit on open files")
     if connections is None:
-        return Finding("descriptors", "warning", f"max_connections is off, and {limit} open files are the end: set it, or raise `ulimit -n`")
-    if connections + RESERVED_DESCRIPTORS > limit:
-        needed = connections + RESERVED_DESCRIPTORS
-        return Finding("descriptors", "failed", f"{connections} connections need {needed} open files and {limit} are allowed: ulimit -n {needed}")
+        message = f"max_connections is off, and {limit} open files are the end, after {places_of(limit)} connections: set it, or raise `ulimit -n`"
+        return Finding("descriptors", "warning", message)
+    if places_of(limit) < connections:
+        needed = descriptors_for(connections)
+        message = f"{limit} open files are allowed, enough for {places_of(limit)} connections; {connections} need {needed}: ulimit -n {needed}"
+        return Finding("descriptors", "warning", message)
     return Finding("descriptors", "ok", f"{limit} open files are allowed, enough for {connections} connections")
 
 

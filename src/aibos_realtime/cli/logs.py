@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOWrapper
@@ -17,6 +15,7 @@ from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from ..audit import logger as audit_logger
+from ..logs import Flood, is_behind_flood
 from .exits import ExitCode, Failure
 from .output import err, escape_controls, out
 
@@ -24,9 +23,6 @@ LISTENING = "listening on %s"
 """What the server logs once it listens; on a terminal the command itself has said so."""
 
 _QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio")
-MOST_OF_A_KIND = 10
-"""Lines below ERROR that differ in their values alone, in one second; what is more is counted."""
-_KINDS = 1000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -86,35 +82,11 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-class Flood:
-    """Leaves lines out where somebody outside has us write them by the thousand. Errors are never left out. `monotonic()`: seconds."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._kinds: dict[tuple[str, object], int] = {}
-        self._second = 0.0
-
-    def lines(self, record: logging.LogRecord) -> Iterator[logging.LogRecord]:
-        """What is to be written in place of this record: how many were left out before it, and itself."""
-        now = self._monotonic()
-        if now - self._second >= 1.0:
-            kinds, self._kinds, self._second = self._kinds, {}, now
-            for (name, message), count in kinds.items():
-                if count > MOST_OF_A_KIND:
-                    left_out = "%d more lines were left out, within a second, that begin like this: %s"
-                    values = (count - MOST_OF_A_KIND, str(message)[:60])
-                    yield logging.getLogger(name).makeRecord(name, logging.WARNING, "", 0, left_out, values, None)
-        kind = (record.name, record.msg if isinstance(record.msg, str) else "")
-        if record.levelno >= logging.ERROR or (kind not in self._kinds and len(self._kinds) >= _KINDS):
-            yield record
-            return
-        count = self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        if count <= MOST_OF_A_KIND:
-            yield record
-
-
 class CommandLogs(logging.Handler):
-    """The one handler of `serve`. It writes to whatever `sys.stderr` is at that moment. `others`: the handlers that were there before it."""
+    """The one handler of `serve`. It writes to whatever `sys.stderr` is at that moment. `others`: the handlers that were there before it.
+
+    Lines of libraries, and of the application, have the same bound as the package's own.
+    """
 
     def __init__(self, others: list[logging.Handler]) -> None:
         super().__init__()
@@ -123,7 +95,7 @@ class CommandLogs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            for line in self._flood.lines(record):
+            for line in [record] if is_behind_flood(record) else self._flood.lines(record):
                 err.stream.write(f"{self.format(line)}\n")
             err.stream.flush()
         except (OSError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ import msgspec
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
+from ..logs import get_logger
 from ..server.shared_port import SharedPort
 from .exits import ExitCode, Failure
 from .logs import LISTENING, LogFormat, LogLevel
@@ -26,7 +26,7 @@ from .worker import READY, Plan
 if TYPE_CHECKING:
     from ..server.server import RealtimeServer
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 START_PATIENCE = 60.0
 """Seconds until a worker has to serve."""

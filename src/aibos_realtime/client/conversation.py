@@ -35,6 +35,7 @@ class Conversation:
         self._wake: asyncio.Event | None = None
         self._written: asyncio.Event | None = None
         dispatcher.on_done = self._finish
+        dispatcher.on_idle = session.told
 
     @property
     def now(self) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import RealtimeError
+from ..logs import get_logger
 from ..protocol.messages import Event, Ref
 from .room import RoomEvents
 
-logger = logging.getLogger("aibos_realtime.client")
+logger = get_logger("aibos_realtime.client")
 
 Callback = Callable[..., Any]
 
@@ -46,10 +46,11 @@ class Delivery:
 
 
 class Dispatcher:
-    """`on_done(delivery, answer, has_answer)` is called after the callbacks of a delivery have returned or raised."""
+    """`on_done(delivery, answer, has_answer)` is called after the callbacks of a delivery have returned or raised, `on_idle()` when nothing waits."""
 
     def __init__(self) -> None:
         self.on_done: Callable[[Delivery, Any, bool], None] = lambda delivery, answer, has_answer: None
+        self.on_idle: Callable[[], None] = lambda: None
         self._callbacks: dict[str, list[tuple[Callback, int]]] = {}
         self._iterators: dict[str, WeakSet[RoomEvents]] = {}
         self._inbox: deque[Delivery] = deque()
@@ -124,6 +125,7 @@ class Dispatcher:
                     await asyncio.sleep(0)
         finally:
             self._task = None
+        self.on_idle()
 
     async def _deliver(self, delivery: Delivery) -> None:
         if delivery.event is not None:

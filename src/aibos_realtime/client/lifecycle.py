@@ -4,24 +4,24 @@ seen here."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable
 
 from ..clock import Clock
 from ..errors import ConnectionError, RealtimeError
+from ..logs import get_logger
 from ..protocol.client_session import ClientSession
 from .conversation import Conversation
 from .deadline import deadline
 from .dispatcher import Delivery, Dispatcher
 from .endpoints import Endpoints
-from .link import CLOSE_TIMEOUT
 from .options import ClientOptions
 from .reconnect import Reconnection, State
 from .tokens import TokenSource
+from .websocket import CLOSE_TIMEOUT
 from .wire import Wire
 
-logger = logging.getLogger("aibos_realtime.client")
+logger = get_logger("aibos_realtime.client")
 
 
 class Lifecycle:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
 from websockets.typing import Subprotocol
 
@@ -16,10 +17,8 @@ from ..protocol.messages import SUBPROTOCOL, ServerMessage
 from .deadline import deadline
 from .failures import explain_dial, explain_loss
 from .options import ClientOptions, name_server
+from .websocket import CLOSE_TIMEOUT, BoundedConnection, Connect
 from .wire import JsonWire, Wire, make_wire
-
-CLOSE_TIMEOUT = 2.0
-"""Seconds for a peer to answer our close."""
 
 _EARLY = 100
 """Messages that may come before `connected`."""
@@ -42,14 +41,16 @@ class Link:
         self.greeting: Any = None
         self.early: list[tuple[ServerMessage, int]] = []
 
-    async def greet(self) -> None:
-        """Wait for `connected`. Raises `ProtocolError`, `ConnectionClosed`."""
-        while len(self.early) < _EARLY:
+    async def greet(self, max_bytes: int) -> None:
+        """Wait for `connected`; up to `max_bytes` may come before it. Raises `ProtocolError`, `ConnectionClosed`."""
+        held = 0
+        while len(self.early) < _EARLY and held <= max_bytes:
             message, size = await self.receive()
             if message.event == "connected" and message.room is None:
                 self.greeting = message.data
                 return
             self.early.append((message, size))
+            held += size
         raise ProtocolError(f"{self.server} never said that the connection is ready.", retryable=True)
 
     async def receive(self) -> tuple[ServerMessage, int]:
@@ -75,8 +76,12 @@ class Link:
             raise explain_loss(error) from error
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye; a peer that does not answer within 2 seconds is left."""
-        await self._socket.close(code, reason)
+        """Say goodbye; a peer that does not answer within 2 seconds, or does not even read, is left."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._socket.close(code, reason)
+        except TimeoutError:
+            self.abort()
 
     def abort(self) -> None:
         """Leave at once, without a word."""
@@ -89,10 +94,10 @@ async def dial(url: str, token: str | None, options: ClientOptions, context: ssl
     socket: ClientConnection | None = None
     try:
         async with deadline(clock, options.connect_timeout):
-            socket = await _open(url, token, options, context)
+            socket = await open_socket(url, token, options, context)
             wire = make_wire(options.codec)
             link = Link(socket, wire if socket.subprotocol == wire.subprotocol else JsonWire(), url)
-            await link.greet()
+            await link.greet(options.inbox_bytes)
             return link
     except ProtocolError as error:
         _abort(socket)
@@ -109,10 +114,11 @@ async def dial(url: str, token: str | None, options: ClientOptions, context: ssl
         raise
 
 
-async def _open(url: str, token: str | None, options: ClientOptions, context: ssl.SSLContext | None) -> ClientConnection:
+async def open_socket(url: str, token: str | None, options: ClientOptions, context: ssl.SSLContext | None) -> ClientConnection:
+    """The handshake, and no word yet. It has no deadline of its own. Raises what `failures.explain_dial` knows."""
     names = [make_wire(options.codec).subprotocol, SUBPROTOCOL]
     tls: dict[str, Any] = {} if context is None or not url.startswith("wss:") else {"ssl": context}
-    return await connect(
+    return await Connect(
         url,
         subprotocols=[Subprotocol(name) for name in dict.fromkeys(names)],
         additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
@@ -122,6 +128,7 @@ async def _open(url: str, token: str | None, options: ClientOptions, context: ss
         ping_interval=None,  # `reconnect` pings, by the client's own clock
         close_timeout=CLOSE_TIMEOUT,
         logger=_silent,
+        create_connection=BoundedConnection,
         **tls,
     )
 

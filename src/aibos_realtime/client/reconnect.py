@@ -6,13 +6,13 @@ It knows when to connect and when to stop. What travels over the connection is n
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable
 from typing import Literal
 
 from ..clock import Clock
 from ..errors import AuthenticationError, ConnectionClosed, ConnectionError, ConnectionLimitExceeded, ProtocolError, RealtimeError
+from ..logs import get_logger
 from ..protocol.backoff import Backoff
 from ..protocol.client_notices import Parting
 from ..protocol.close_codes import CloseCode, is_message_fault
@@ -21,13 +21,17 @@ from .deadline import deadline
 from .dispatcher import Dispatcher
 from .endpoints import Endpoint, Endpoints
 from .failures import explain_close
-from .link import CLOSE_TIMEOUT, Link, dial
+from .link import Link, dial
 from .options import ClientOptions
 from .tokens import TokenSource
+from .websocket import CLOSE_TIMEOUT
 
-logger = logging.getLogger("aibos_realtime.client")
+logger = get_logger("aibos_realtime.client")
 
 State = Literal["disconnected", "connecting", "connected", "reconnecting", "closed"]
+
+REFRESH_PAUSE = 1.0
+"""Seconds in which only the first `token-expiring` makes the client ask for a token."""
 
 
 class Reconnection:
@@ -57,6 +61,8 @@ class Reconnection:
         self._link: Link | None = None
         self._group: asyncio.TaskGroup | None = None
         self._side: list[asyncio.Task[None]] = []
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at = float("-inf")
         self._parting: Parting | None = None
         self._has_connected = False
         self._has_asked_again = False
@@ -93,8 +99,8 @@ class Reconnection:
         """One connection from beginning to end. What is returned says why it is over."""
         endpoint: Endpoint | None = None
         try:
+            token = await self._tokens.get()  # first: where there is none, no server is to blame
             endpoint = await self._endpoints.next()
-            token = await self._tokens.get()
             self._link = await dial(endpoint.url, token, self._options, self._context, self._clock)
         except RealtimeError as error:
             if endpoint is not None and isinstance(error, ConnectionError) and not isinstance(error, ConnectionLimitExceeded):
@@ -129,8 +135,9 @@ class Reconnection:
                 self._side = [group.create_task(self._conversation.write(link)), group.create_task(self._watch(link))]
                 closed = await self._read(link)
                 self._group = None
-                for task in self._side:
-                    task.cancel()
+                for task in (*self._side, self._refreshing):
+                    if task is not None:
+                        task.cancel()
         finally:
             self._group = None
             if self._is_stopping:
@@ -209,8 +216,12 @@ class Reconnection:
             self._endpoints.prefer(parting.url, self._link.url)
 
     def _refresh_soon(self) -> None:
-        if self._group is not None and self._tokens.is_callable:
-            self._side.append(self._group.create_task(self._refresh()))
+        now = self._clock.monotonic()
+        if self._group is None or not self._tokens.is_callable or now < self._refreshed_at + REFRESH_PAUSE:
+            return
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshed_at = now
+            self._refreshing = self._group.create_task(self._refresh())
 
     async def _refresh(self) -> None:
         """Present a new token before the old one ends. A failure is told; the server then closes, and the next attempt asks again."""

@@ -8,9 +8,12 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..errors import ProtocolError, ValidationError
-from ..protocol.codec import MALFORMED, JsonCodec, MsgpackCodec, encode_other
-from ..protocol.limits import check_value
+from ..protocol.codec import MALFORMED, JsonCodec, MsgpackCodec, encode_other, read_float
+from ..protocol.limits import check_value, is_suspect
 from ..protocol.messages import SUBPROTOCOL, SUBPROTOCOL_MSGPACK, ServerMessage
+
+LARGE = 4096
+"""Bytes of a message from which it matters that some numbers take msgspec long to read: see `codec.decode_json`."""
 
 
 class Wire(Protocol):
@@ -41,6 +44,7 @@ class JsonWire:
     def __init__(self) -> None:
         self._codec = JsonCodec()
         self._decoder = msgspec.json.Decoder(ServerMessage)
+        self._careful_decoder = msgspec.json.Decoder(ServerMessage, float_hook=read_float)
 
     def pack(self, data: Any) -> Raw | UnsetType:
         return _pack(self._codec, data)
@@ -52,6 +56,8 @@ class JsonWire:
         if not isinstance(payload, str):
             raise ProtocolError("The server sent a binary message where text was agreed.")
         try:
+            if len(payload) > LARGE and is_suspect(payload.encode()):
+                return self._careful_decoder.decode(payload)
             return self._decoder.decode(payload)
         except MALFORMED:
             raise ProtocolError("The server sent a message that is not of the protocol.") from None

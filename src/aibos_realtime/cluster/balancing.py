@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -11,14 +10,16 @@ from typing import Any, Self
 
 from pydantic import field_validator
 
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError, NoInstanceAvailable
+from ..logs import get_logger
 from ..options import Count, Options, Seconds
 from .choice import Algorithm, make_choice
 from .instances import Instance, Standing
 from .probe import is_ready
 
-logger = logging.getLogger("aibos_realtime.cluster")
+logger = get_logger("aibos_realtime.cluster")
 
 PROBES_AT_ONCE = 20
 
@@ -161,7 +162,9 @@ class LoadBalancer:
     async def start(self) -> None:
         """Begin to check all instances in the background; returns at once. Idempotent. Without `health_check`: nothing happens."""
         if self.options.health_check is not None and self._checking is None:
-            self._checking = asyncio.get_running_loop().create_task(self._keep_checking(), name="health-checks")
+            self._checking = asyncio.get_running_loop().create_task(
+                keep_going(self._keep_checking, "health-checks", clock=self._clock), name="health-checks"
+            )
 
     async def stop(self) -> None:
         """End the background checks. Idempotent."""

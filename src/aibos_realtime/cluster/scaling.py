@@ -6,7 +6,6 @@ It is the face of the register to applications. It moves no connections, and sta
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -15,8 +14,10 @@ from pydantic import Field, field_validator
 
 from ..backends.nodes import NodeRecord, Nodes, Registration
 from ..backends.redis.options import RedisOptions
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BrokerUnavailable, ConfigurationError
+from ..logs import get_logger
 from ..options import Options
 from .balancing import LoadBalancer, LoadBalancerOptions
 from .instances import Instance
@@ -25,7 +26,7 @@ from .reports import InstanceReport, merge
 if TYPE_CHECKING:
     from ..backends.redis.client import Client
 
-logger = logging.getLogger("aibos_realtime.cluster")
+logger = get_logger("aibos_realtime.cluster")
 
 REFRESH = 2.0
 """Seconds between two readings of the register."""
@@ -98,7 +99,9 @@ class ScalingManager:
                 return
             await self._read()
             await self.load_balancer.start()
-            self._following = asyncio.get_running_loop().create_task(self._follow(), name="register-of-nodes")
+            self._following = asyncio.get_running_loop().create_task(
+                keep_going(self._follow, "register-of-nodes", clock=self._clock), name="register-of-nodes"
+            )
 
     async def stop(self) -> None:
         """Take back what was registered, and end everything. Idempotent."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
 from typing import Any, TypeVar, overload
 
 from ..errors import ConfigurationError
+from ..logs import get_logger
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 
 class Callbacks:

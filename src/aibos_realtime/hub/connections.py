@@ -58,6 +58,8 @@ class ConnectionPool:
             raise ConfigurationError("connections.heartbeat_timeout: must be longer than heartbeat_interval")
         self.metrics = metrics or Metrics()
         self.clock = clock
+        self.most = self.options.max_connections
+        """How many there may be: `max_connections`, or fewer where the process has no descriptors for them. None: any number."""
         self._departed = Departed(RECOVERY_WINDOW)
         self._by_id: dict[str, Socket] = {}
         self._by_user: dict[str, Socket | dict[Socket, None]] = {}
@@ -74,14 +76,14 @@ class ConnectionPool:
 
     @property
     def is_full(self) -> bool:
-        return self.options.max_connections is not None and len(self._by_id) >= self.options.max_connections
+        return self.most is not None and len(self._by_id) >= self.most
 
     def add_connection(self, socket: Socket) -> None:
         """Admit a connection. Raises `ConnectionLimitExceeded` when the pool is full; adding one twice changes nothing."""
         if socket.id in self._by_id:
             return
         if self.is_full:
-            raise ConnectionLimitExceeded(f"All {self.options.max_connections} connections of this node are taken: try again later.")
+            raise ConnectionLimitExceeded(f"All {self.most} connections of this node are taken: try again later.")
         self._by_id[socket.id] = socket
         self.bind(socket)
         self.metrics.connections_total += 1

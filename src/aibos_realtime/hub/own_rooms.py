@@ -25,6 +25,10 @@ class OwnRooms:
     def __init__(self, local: LocalRooms, clock: Clock) -> None:
         self._local = local
         self._clock = clock
+        self._unasked: set[Room] = set()
+        """Rooms that came to be since somebody joined them, and to which nothing was published."""
+        self._given_up: dict[Room, None] = {}
+        """Those of them that are empty, the longest first: they make place where there are as many rooms as there may be."""
         self._departed = Departed(max([300.0, *(found.history_ttl for found in local.options.patterns.values())]))
 
     async def start(self) -> None: ...
@@ -43,7 +47,9 @@ class OwnRooms:
         return room if room is not None else self._create(room_id, name, type, self._local.patterns.settings(room_id, settings))
 
     def opening(self, room_id: str) -> Callable[[Proceed], None] | None:
-        self._open(room_id)
+        room = self._open(room_id)
+        self._unasked.discard(room)
+        self._given_up.pop(room, None)
         return None
 
     async def destroy(self, room_id: str) -> None:
@@ -113,6 +119,7 @@ class OwnRooms:
 
     def joined(self, room: Room, user_id: str, presence: Presence) -> None:
         room.stop_timer()
+        self._given_up.pop(room, None)
         self._local.callbacks.notify("user.joined", room.id, user_id)
         self._local.tell_watchers(room, "user.joined", _member(user_id, presence))
 
@@ -148,6 +155,8 @@ class OwnRooms:
             if not self._local.options.create:
                 raise RoomNotFound()
             room = self._create(room_id, None, "room", self._local.patterns.settings(room_id, None))
+            self._unasked.add(room)
+            self._given_up[room] = None
         return room
 
     def _create(self, room_id: str, name: str | None, type: str, settings: RoomSettings) -> Room:
@@ -155,6 +164,8 @@ class OwnRooms:
         if is_own_stream(room_id):
             raise RoomNotFound()
         limit, rooms = self._local.options.max_rooms, self._local.by_id
+        if limit is not None and len(rooms) >= limit and self._given_up:
+            self._destroy(next(iter(self._given_up)))
         if limit is not None and len(rooms) >= limit:
             raise RoomLimitExceeded(f"All {limit} rooms are taken.")
         room = rooms[room_id] = Room(room_id, name or room_id, type, settings, self._clock.now())
@@ -164,6 +175,8 @@ class OwnRooms:
 
     def _expire_later(self, room: Room) -> None:
         timeout = self._local.options.room_timeout
+        if room in self._unasked:
+            self._given_up[room] = None
         if timeout is not None:
             room.empty_timer = self._clock.call_later(timeout, self._expire, room)
 
@@ -174,6 +187,8 @@ class OwnRooms:
 
     def _destroy(self, room: Room) -> None:
         room.stop_timer()
+        self._given_up.pop(room, None)
+        self._unasked.discard(room)
         del self._local.by_id[room.id]
         self._local.callbacks.notify("room.destroyed", room.id)
 

@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from ..protocol.frames import is_close_code
+
 UserId = Annotated[str, Meta(min_length=1, max_length=1024)]
+RoomId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@/-]{1,128}\Z")]
 
 
 class RemoveUser(Struct, frozen=True, tag="remove"):
     """Take a user out of a room. Answer: whether he was in it."""
 
-    room_id: str
+    room_id: RoomId
     user_id: UserId
     reason: Literal["left", "kicked"]
 
@@ -20,14 +23,14 @@ class RemoveUser(Struct, frozen=True, tag="remove"):
 class BringUser(Struct, frozen=True, tag="bring"):
     """Have a user's sockets join a room. Answer: None, or the code of the error for which they did not."""
 
-    room_id: str
+    room_id: RoomId
     user_id: UserId
 
 
 class CloseRoom(Struct, frozen=True, tag="close-room"):
     """A room was destroyed: everybody who was in this life of it has to go."""
 
-    room_id: str
+    room_id: RoomId
     birth: str
 
 
@@ -43,6 +46,10 @@ class Disconnect(Struct, frozen=True, tag="disconnect"):
     user_id: UserId | None
     socket_id: str | None
     code: Annotated[int, Meta(ge=1000, le=4999)]
+
+    def __post_init__(self) -> None:
+        if not is_close_code(self.code):
+            raise ValueError(f"a connection cannot be closed with the code {self.code}")
 
 
 class SetRole(Struct, frozen=True, tag="set-role"):

@@ -16,7 +16,7 @@ from ..backends.directory import Directory
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import AuthenticationError, NotInRoom
 from ..metrics import Metrics
-from ..protocol.codec import Answer, RoomFrame
+from ..protocol.codec import Answer, Encoding, RoomFrame
 from ..protocol.messages import Member
 from .callbacks import Callbacks
 from .connections import ConnectionPool
@@ -298,9 +298,14 @@ class RoomManager:
 
     def tell_watchers(self, room: Room, event: str, member: Member) -> None:
         """Tell the sockets that asked for it that somebody came, or went."""
+        frame = RoomFrame(event, room.id, data=member)
+        encoded: dict[Encoding, bytes] = {}
         for socket in room.watchers:
             if socket.user is not None and socket.user.id != member.user_id:
-                socket.write(socket.encoding.frame(RoomFrame(event, room.id, data=member)))
+                data = encoded.get(socket.encoding)
+                if data is None:
+                    data = encoded[socket.encoding] = socket.encoding.frame(frame)
+                socket.write(data)
 
     # — inside —
 

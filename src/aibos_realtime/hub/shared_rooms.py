@@ -6,7 +6,6 @@ Somebody joins in two steps: the directory gives him a place, and with it he ent
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,6 +20,7 @@ from ..backends.directory import Directory, PresentUser, RoomRecord
 from ..backends.foreign import Foreign
 from ..clock import Clock
 from ..errors import AuthenticationError, GuestsNotAllowed, NotInRoom, RealtimeError, RoomFull, RoomLimitExceeded, RoomNotFound
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.limits import check_name, is_own_stream
 from ..protocol.messages import Member
@@ -33,7 +33,7 @@ from .room_records import draft_of, info_of, present_of, room_of, settings_of, u
 
 K = TypeVar("K")
 
-logger = logging.getLogger("aibos_realtime.rooms")
+logger = get_logger("aibos_realtime.rooms")
 
 ENDED = 1_000
 """Lives of rooms that were destroyed lately, and are known to be over."""
@@ -62,6 +62,8 @@ class SharedRooms:
         self._foreign = Foreign(metrics, clock)
         self._places: Counter[tuple[str, str]] = Counter()
         self._coming: Counter[str] = Counter()
+        self._left: set[tuple[str, str]] = set()
+        """Pairs of room and user who left while they had a place."""
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._openings = Openings(self._make, clock)
         self._adopted: set[str] = set()
@@ -129,19 +131,27 @@ class SharedRooms:
     async def _enter(self, room_id: str, user: PresentUser) -> tuple[RoomRecord, list[Member] | None]:
         options = self._local.options
         draft = draft_of(room_id, room_id, "room", self._local.patterns.settings(room_id, None))
+        asked_again: set[str] = set()
         while True:
             entered = await self._directory.enter(draft, user, create=options.create, max_rooms=options.max_rooms)
-            if entered.room.birth not in self._ended:  # else it was destroyed while the answer was on its way
+            birth = entered.room.birth
+            if birth in asked_again:
+                self._ended.pop(birth, None)  # it is there after all: the directory has lost its end, or was told of it once more
+            if birth not in self._ended:
                 return entered.room, entered.members
+            asked_again.add(birth)  # it was destroyed while the answer was on its way
 
     def _release(self, pair: tuple[str, str], is_counted: bool) -> None:
-        """`is_counted`: by the directory, perhaps."""
+        """`is_counted`: by the directory, perhaps. Who left while he asked to come once more is, also where that failed."""
         room_id, user_id = pair
         _decrease(self._places, pair)
         _decrease(self._coming, room_id)
         room = self._local.by_id.get(room_id)
-        if is_counted and pair not in self._places and (room is None or user_id not in room.users):
-            self._directory.leave(room_id, user_id)
+        if pair not in self._places:
+            is_counted = is_counted or pair in self._left
+            self._left.discard(pair)
+            if is_counted and (room is None or user_id not in room.users):
+                self._directory.leave(room_id, user_id)
         self._drop_if_empty(room_id)
 
     def room_for(self, room_id: str, user: User) -> Room:
@@ -163,6 +173,8 @@ class SharedRooms:
     def left(self, room: Room, user_id: str, presence: Presence) -> None:
         if (room.id, user_id) not in self._places:
             self._directory.leave(room.id, user_id)
+        else:
+            self._left.add((room.id, user_id))
         self._drop_if_empty(room.id)
 
     def counted(self, room: Room) -> None:

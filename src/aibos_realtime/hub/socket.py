@@ -123,13 +123,16 @@ class Socket:
 
         `notice`: seconds ahead of expiry at which the client is told; for a token shorter than four times that, a quarter of its life. `grace`:
         seconds after expiry that the connection lives. Both are kept as monotonic times: a step of the wall clock prolongs nothing.
+
+        Of a token that is over already, by less than the clocks may differ, the client is told in the middle of the grace: whose issuer's clock is
+        behind gets no other tokens, and would be told of each at once, without end.
         """
         self.user = identity.user
         remaining = identity.expires_at - now
         self.expires_at = identity.expires_at
         self.token_id = identity.token_id
         self.token_issued_at = identity.issued_at
-        self.expiry_notice_at = monotonic + remaining - min(notice, remaining / 4)
+        self.expiry_notice_at = monotonic + (remaining - min(notice, remaining / 4) if remaining >= 1.0 else max(0.0, remaining + grace) / 2)
         self.expiry_close_at = monotonic + remaining + grace
 
     @property
@@ -357,8 +360,11 @@ class Socket:
 
     # — once a second —
 
-    def check_outbox(self, now: float) -> int:
-        """Look whether bytes are stuck below the soft limit, where the transport says nothing; returns how many wait."""
+    def check_outbox(self, now: float, may_judge: bool = True) -> int:
+        """Look whether bytes are stuck below the soft limit, where the transport says nothing; returns how many wait.
+
+        `may_judge`: whether they may be found too old.
+        """
         waiting = self.transport.buffered()
         if self._outbox is None:
             if waiting:
@@ -367,7 +373,7 @@ class Socket:
             # The transport paused nothing, so it will resume nothing: what a backlog had stopped meanwhile goes on from here.
             self._keep_up()
             self.transport.resume_reading()
-        elif self._outbox.is_too_old(now):
+        elif self._outbox.is_too_old(now) and may_judge:
             self.overflow()
         return waiting
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
@@ -10,9 +9,10 @@ from typing import Never
 
 from ..auth.user import User
 from ..errors import ConfigurationError, PermissionDenied
+from ..logs import get_logger
 from ..options import Options
 
-logger = logging.getLogger("aibos_realtime.authorization")
+logger = get_logger("aibos_realtime.authorization")
 
 READ, WRITE, MANAGE = "read", "write", "manage"
 ACTIONS = (READ, WRITE, MANAGE)
@@ -21,6 +21,8 @@ Check = Callable[[User, str, str], bool | None | Awaitable[bool | None]]
 
 _OWN_TENANT: Mapping[str, Sequence[str]] = {"tenant_{tenant_id}": (READ, WRITE)}
 _PART = re.compile(r"(\*|\{[^{}]*\})")
+QUICK = 3
+"""Texts between stars of which an expression tries all places soon enough."""
 _PLACEHOLDERS = ("{tenant_id}", "{user_id}", "{role}")
 
 
@@ -35,13 +37,14 @@ class AuthorizationOptions(Options):
 class Pattern:
     """A resource pattern: text, `*` for any run of characters, `{tenant_id}`, `{user_id}`, `{role}` for the user's own, taken literally."""
 
-    __slots__ = ("_parts", "_plain", "_starred")
+    __slots__ = ("_parts", "_plain", "_runs")
 
     def __init__(self, text: str, path: str) -> None:
         self._parts = [part for part in _PART.split(text) if part]
-        self._starred = "*" in self._parts
-        self._plain = None if "{" in text or "}" in text else re.compile(".*".join(re.escape(part) for part in text.split("*")), re.DOTALL)
-        """What fits it, where that is the same for all users."""
+        self._runs = None if "{" in text or "}" in text else text.split("*")
+        """The texts between the stars, where they are the same for all users; and as an expression, where it has so few stars that it is quick."""
+        is_quick = self._runs is not None and len(self._runs) <= QUICK
+        self._plain = re.compile(".*".join(re.escape(run) for run in text.split("*")), re.DOTALL) if is_quick else None
         for part in self._parts:
             if ("{" in part or "}" in part) and part not in _PLACEHOLDERS:
                 raise ConfigurationError(f"{path}: {part} was given; allowed placeholders are {', '.join(_PLACEHOLDERS)}")
@@ -50,18 +53,39 @@ class Pattern:
         """Whether the resource is one that the pattern means for this user. A user who lacks what a placeholder names fits nothing."""
         if self._plain is not None:
             return self._plain.fullmatch(resource) is not None
-        texts = []
+        if self._runs is not None:
+            return _stand(self._runs, resource)
+        texts = [""]
         for part in self._parts:
             if part == "*":
-                texts.append(".*")
+                texts.append("")
                 continue
             if part.startswith("{"):
                 value = {"tenant_id": user.tenant_id, "user_id": user.id, "role": user.role}[part[1:-1]]
                 if not value:
                     return False
                 part = value
-            texts.append(re.escape(part) if self._starred else part)
-        return re.fullmatch("".join(texts), resource, re.DOTALL) is not None if self._starred else "".join(texts) == resource
+            texts[-1] += part
+        return _stand(texts, resource)
+
+
+def _stand(runs: Sequence[str], text: str) -> bool:
+    """Whether the runs stand in the text in this order, the first at its beginning and the last at its end: each at the earliest place that is left,
+    so that no number of stars costs more than reading the text. An expression would try all places, whose number grows with the power of the stars.
+    """
+    first, *further = runs
+    if not further:
+        return text == first
+    last = further.pop()
+    at, end = len(first), len(text) - len(last)
+    if at > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for run in further:
+        at = text.find(run, at, end)
+        if at < 0:
+            return False
+        at += len(run)
+    return True
 
 
 class WebSocketAuthorization:

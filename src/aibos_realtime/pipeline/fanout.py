@@ -20,6 +20,7 @@ from ..hub.connections import ConnectionPool
 from ..hub.room import Room
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.codec import Answer, Codec, Encoding, RoomFrame
 from ..protocol.limits import ALL, is_own_stream
@@ -28,6 +29,8 @@ from ..protocol.timestamps import rfc3339
 from ..transport.batch import Sender
 from .filters import Filters
 from .selection import Groups, select
+
+logger = get_logger("aibos_realtime.fanout")
 
 
 def room_frame(event: LoggedEvent, codec: Codec) -> RoomFrame:
@@ -80,7 +83,11 @@ class Fanout:
         waiting, self._waiting = self._waiting, {}
         published = next(iter(waiting.values()))[0].timestamp
         for room_id, events in waiting.items():
-            self._send(room_id, events)
+            try:
+                self._send(room_id, events)
+            except Exception:  # an event that cannot be written, which should not have come this far: it costs no other room anything
+                logger.exception("events of a room could not be sent, and its members are told so")
+                self.resync(room_id, Position(events[-1].epoch, events[-1].offset))
         self._metrics.note_fanout(self._clock.monotonic() - self._since, max(0.0, self._clock.now() - published / 1000))
 
     def flush_room(self, room_id: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from ..auth.user import User
 from ..backends.base import Audience
 from ..errors import ConfigurationError
+from ..logs import get_logger
 from ..protocol.conditions import OPERATORS
 
-logger = logging.getLogger("aibos_realtime.filters")
+logger = get_logger("aibos_realtime.filters")
 
 Predicate = Callable[[User], bool]
 
@@ -25,11 +25,16 @@ _SHARED = ("role", "tenant_id")
 """What many users have in common."""
 
 
+def _nobody(has: Any, wanted: Any) -> bool:
+    """In place of an operator that this version does not know, of an event that a newer node sent: whom it is for is unknown, so it is for nobody."""
+    return False
+
+
 @lru_cache(maxsize=1000)
 def condition(key: str) -> Callable[[Any, User], bool]:
     """What a key of a `where` asks, taken apart once: of what is wanted, and a user."""
     name, _, operator = key.partition("__")
-    compare = OPERATORS[operator or "eq"]
+    compare = OPERATORS.get(operator or "eq", _nobody)
     is_lenient = operator in ("ne", "not_in")
     is_claim = name not in ("id", "role", "tenant_id")
 

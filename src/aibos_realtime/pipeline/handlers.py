@@ -19,7 +19,7 @@ from ..auth.authentication import WebSocketAuth
 from ..auth.user import Identity, User
 from ..backends.base import Broker, Draft, Receipt
 from ..clock import Clock
-from ..errors import AuthenticationError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
+from ..errors import AuthenticationError, BackendError, MessageTooLarge, NotInRoom, PermissionDenied, ProtocolError, RoomLimitExceeded
 from ..hub.connections import ConnectionPool
 from ..hub.keeper import Place
 from ..hub.openings import once_open
@@ -27,7 +27,7 @@ from ..hub.room import Room
 from ..hub.rooms import RoomManager, is_member
 from ..hub.socket import Socket
 from ..metrics import Metrics
-from ..protocol.close_codes import CloseCode
+from ..protocol.close_codes import CloseCode, default_reason
 from ..protocol.codec import Answer
 from ..protocol.limits import ALL, check_name, is_own_stream, user_stream
 from ..protocol.messages import ClientMessage, HistoryRequest, JoinRoom, Position, Ref, RoomRequest, TokenRequest
@@ -96,11 +96,16 @@ class BuiltIns:
         return await self._welcome(socket, message, is_first)
 
     async def _welcome(self, socket: Socket, message: ClientMessage, is_first: bool) -> Answer:
-        """Answer who has just been authenticated. `is_first`: he gets no live event of his own streams before he knows where they stand."""
+        """Answer who has just been authenticated. `is_first`: he gets no event of his own streams before he knows where they stand, or is closed."""
         user = socket.user
         streams = (user_stream(user.id), ALL) if user is not None and is_first else ()
         with self._fanout.withholding(streams, socket):
-            data = {"success": True, **await self.introduce(socket)}
+            try:
+                data = {"success": True, **await self.introduce(socket)}
+            except BackendError:
+                if is_first:
+                    socket.disconnect(CloseCode.OVERLOADED, default_reason(CloseCode.OVERLOADED))
+                raise
             socket.write(socket.encoding.frame(_with_ref(Answer("authenticated", data=data), message)))
         return ANSWERED
 
@@ -159,6 +164,7 @@ class BuiltIns:
         if is_own_stream(request.room_id):
             return await self._recover_stream(socket, message, request)
         await self.check_join(socket, request.room_id)
+        was_member = request.room_id in (socket.memberships or ())
         room, place = await self._enter(socket, request.room_id)
         if request.presence:
             room.watchers[socket] = None
@@ -167,6 +173,8 @@ class BuiltIns:
         except BaseException:
             if is_member(socket, room):
                 self._rooms.exit(socket, request.room_id)
+                if was_member:
+                    socket.write(socket.encoding.frame(Answer("room-closed", data={"roomId": room.id, "reason": "unavailable"})))
             raise
         return ANSWERED
 
@@ -192,7 +200,7 @@ class BuiltIns:
     async def _answer_join(self, socket: Socket, message: ClientMessage, request: JoinRoom, room: Room, place: Place) -> None:
         top = await self._broker.position(room.id)
         recovered, after = await self._start(request, room.id, top)
-        is_current = after is top
+        is_current = request.recover is None and not request.rewind  # else the log was read meanwhile, and something may have come
         data: dict[str, Any] = {"roomId": room.id, "epoch": top.epoch, "offset": top.offset, "recovered": recovered}
         if request.presence or (place.members is None and (place.user_count or len(room.users)) <= MEMBERS_UNASKED):
             # Now that this node hears the room's notices: nobody comes or goes unnoticed between this list and them.
@@ -345,6 +353,7 @@ class BuiltIns:
         if is_own_stream(room_id):
             self._require_read_of_stream(socket, room_id)
         else:
+            check_name("room", room_id)
             await self._authorization.require(socket.user, room_id, READ)
 
     def _require_read_of_stream(self, socket: Socket, room_id: str) -> None:

@@ -8,7 +8,6 @@ calls and `ping` pass by.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -33,6 +32,7 @@ from ..errors import (
     UnknownEvent,
 )
 from ..hub.socket import Socket
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode
 from ..protocol.codec import Answer
@@ -44,7 +44,7 @@ from .handlers import BuiltIns, acknowledgement
 from .routing import Route, Router
 from .throttle import Bucket, LimitOptions, Pace
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 Handler = Callable[..., Any]
 
@@ -53,6 +53,10 @@ BUSY: tuple[ClientMessage, ...] = ()
 
 _BYPASSING = frozenset({"ping", "ack"})
 
+STALE = 0.75
+"""Seconds that the coarse time is never old, unless this node stood still."""
+GRACE = 2.0
+"""Seconds after a standstill within which all that came meanwhile has been read."""
 SERVICE = "service"
 """Users of this role publish without a rate limit."""
 
@@ -68,6 +72,8 @@ class Inbound:
         self._clock = clock
         self._is_immediate = is_immediate
         self.coarse_now = 0.0
+        self._standstills = 0
+        self._stood_still = self._excused_until = 0.0
         self.dispatcher: Dispatcher[tuple[Socket, ClientMessage]] = Dispatcher(self._finished)
         self._built_in = {
             "authenticate": built_ins.authenticate,
@@ -96,7 +102,7 @@ class Inbound:
             if pace.bad.is_out(self.coarse_now):
                 socket.disconnect(CloseCode.TOO_MANY_ERRORS, "too many errors")
             return
-        if pace.messages is not None and pace.messages.spend(self.coarse_now) and (wait := pace.messages.spend(self._clock.monotonic())):
+        if pace.messages is not None and pace.messages.spend(self.coarse_now) and (wait := self._spend(pace, pace.messages)):
             self._fail(socket, message, RateLimitExceeded(retry_after=wait))
             return
         try:
@@ -197,7 +203,8 @@ class Inbound:
     def _publish(self, socket: Socket, message: ClientMessage, route: Route | None) -> None:
         publishes = socket.pace.publishes
         if publishes is not None and socket.user is not None and socket.user.role != SERVICE and publishes.spend(self.coarse_now):
-            self._spend(publishes)
+            if wait := self._spend(socket.pace, publishes):
+                raise RateLimitExceeded(retry_after=wait)
         if route is not None and route.convert is not None:
             route.convert(socket.encoding.codec.value(message.data))
         if not self._is_immediate:
@@ -312,10 +319,22 @@ class Inbound:
         if limit is not None and len(backlog) >= limit:
             socket.transport.pause_reading()
 
-    def _spend(self, bucket: Bucket) -> None:
-        """By the coarse time the bucket is empty: ask again by the exact one. Raises `RateLimitExceeded`."""
-        if wait := bucket.spend(self._clock.monotonic()):
-            raise RateLimitExceeded(retry_after=wait)
+    def _spend(self, pace: Pace, bucket: Bucket) -> float:
+        """By the coarse time the bucket is empty: ask again by the exact one. Returns the seconds until there is something in it, 0: there was."""
+        now = self._clock.monotonic()
+        if now - self.coarse_now >= STALE:  # this node stood still, and has not noticed it yet
+            self.stood_still(now - self.coarse_now, now)
+        wait = bucket.spend(now)
+        if wait and now < self._excused_until and pace.excused != self._standstills:
+            pace.excuse(self._standstills, self._stood_still)
+            wait = bucket.spend(now)
+        return wait
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """This node itself did nothing for so long: what its peers sent meanwhile comes all at once, and is not too much for that."""
+        self._standstills += 1
+        self._stood_still = seconds
+        self._excused_until = now + GRACE
 
     def _fail(self, socket: Socket, message: ClientMessage, error: BaseException) -> None:
         """What went wrong, told to the sender as far as it is his: the rest is for the log, under one number."""

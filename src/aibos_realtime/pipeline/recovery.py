@@ -5,19 +5,19 @@ While the log is read, live events wait in `Room.joining`; what is in both is se
 
 from __future__ import annotations
 
-import logging
-
 from ..backends.base import Broker, LoggedEvent
 from ..errors import UnrecoverablePosition
 from ..hub.room import Room
 from ..hub.socket import Socket
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.close_codes import CloseCode, default_reason
 from ..protocol.messages import Position
+from ..transport.turns import running_turns
 from .fanout import RESYNC, Fanout, resync_frame, room_frame
 from .filters import Filters
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 PAGE = 100
 CHUNK_BYTES = 64 * 1024
@@ -79,6 +79,9 @@ class Recovery:
     async def _read_up(self, socket: Socket, room_id: str, after: Position, waiting: Waiting) -> Position:
         """Send pages of the log as the socket takes them; returns the position that it has reached."""
         while True:
+            await running_turns().come()
+            if socket.closing or socket not in waiting:
+                return after
             self._fanout.flush_room(room_id)
             waiting[socket] = []
             try:

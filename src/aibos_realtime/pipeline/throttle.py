@@ -106,7 +106,7 @@ class Strikes:
 class Pace:
     """The buckets of one connection. It exists from the connection's first message on, and what few of them ever need from its first use on."""
 
-    __slots__ = ("_bad", "_control", "_options", "_refused", "messages", "publishes")
+    __slots__ = ("_bad", "_control", "_options", "_refused", "excused", "messages", "publishes")
 
     def __init__(self, options: LimitOptions, now: float) -> None:
         self._options = options
@@ -115,6 +115,15 @@ class Pace:
         self._control: Bucket | None = None
         self._bad: Strikes | None = None
         self._refused: Strikes | None = None
+        self.excused = 0
+        """The number of this node's standstill that was made up for last."""
+
+    def excuse(self, number: int, seconds: float) -> None:
+        """Make up for a standstill of this node: the buckets get what would have been taken from them meanwhile."""
+        self.excused = number
+        for found in (self.messages, self.publishes):
+            if found is not None:
+                found.level += found.rate * seconds
 
     @property
     def control(self) -> Bucket | None:

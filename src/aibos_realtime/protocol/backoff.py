@@ -39,9 +39,14 @@ class Backoff:
         return delay
 
     def planned_delay(self, low: float, high: float) -> float:
-        """A delay within the bounds that a server announced before it closed. It counts as an attempt."""
+        """A delay within the bounds that a server announced before it closed. It counts as an attempt.
+
+        Without a stable connection since the last delay it is spread as widely as any other: a server that closes each connection at once, and says
+        to come back at once, is not asked without a pause.
+        """
+        width = high - low if self.attempts == 0 else max(high - low, self.ceiling)
         self.attempts += 1
-        return low + self._random() * (high - low)
+        return low + self._random() * width
 
     def connected(self, now: float) -> None:
         """A connection is established; it still has to prove that it lasts."""

@@ -9,11 +9,15 @@ import msgspec
 
 from ..errors import NotInRoom, ProtocolError, RateLimitExceeded, RealtimeError
 from .client_notices import Answered, Departed, Faulted, Notice, Refused, Resynced
-from .client_readings import JoinedRoom, RoomPlace
+from .client_readings import JoinedRoom, RoomPlace, read_text
 from .client_requests import Request, RequestLedger
 from .client_rooms import ClientRoom
 from .messages import Position
 
+MOST_ROOMS = 10_000
+"""Rooms of one client before it takes no more from a server that puts it into rooms by itself."""
+LONGEST_ROOM = 512
+"""Characters in the name of such a room."""
 REJOIN_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds until a rejoin that was refused for now is tried again, where the server does not say."""
 
@@ -214,7 +218,9 @@ class Membership:
     # What the server does by itself.
 
     def give(self, name: str) -> ClientRoom:
-        """The server put this socket into a room."""
+        """The server put this socket into a room. Raises `ProtocolError` for more rooms, or a longer name, than a server can mean."""
+        if len(self.rooms) >= MOST_ROOMS or len(name) > LONGEST_ROOM:
+            raise ProtocolError(f"The server puts this client into more than {MOST_ROOMS} rooms.", retryable=True)
         room = self.rooms[name] = ClientRoom(name, "given")
         room.phase, room.is_known = "live", True
         return room
@@ -250,10 +256,10 @@ class Membership:
         name = values.get("roomId")
         if isinstance(name, str):
             room = self.rooms.get(name)
-            if room is not None and room.phase in ("leaving", "joining"):
-                return  # it speaks of the membership before: the answer that is awaited will say what holds
+            if room is not None and room.phase in ("leaving", "joining", "away"):
+                return  # it speaks of the membership before: the answer that is awaited, or will be, says what holds
             self.remove(name)
-            self._notices.append(Departed(name, str(values.get("reason") or "closed")))
+            self._notices.append(Departed(name, read_text(values.get("reason"), "closed")))
 
     def joined(self) -> list[str]:
         """Names of the rooms in which this client is, own streams left out."""

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ..errors import PermissionDenied, ProtocolError, RealtimeError, from_wire
+from ..errors import LONGEST_WAIT, RealtimeError, from_wire
 from .client_notices import Parting
-from .messages import Event, Member, Position, ServerMessage
+from .messages import Event, Member, Offset, Position, ServerMessage
 
-LONGEST_DELAY = 600.0
+LONGEST_DELAY = LONGEST_WAIT
 """Seconds. Nobody is sent away for longer, whatever a server says."""
 
 
@@ -22,9 +22,18 @@ class JoinedRoom(Struct, frozen=True, rename="camel"):
 
     room_id: str
     epoch: str
-    offset: int
+    offset: Offset
     recovered: bool | None = None
     members: list[Member] | None = None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.offset)
+
+
+class _Place(Struct, frozen=True):
+    epoch: str
+    offset: Offset
 
     @property
     def position(self) -> Position:
@@ -36,7 +45,7 @@ class RoomPlace(Struct, frozen=True, rename="camel"):
 
     room_id: str
     epoch: str
-    offset: int
+    offset: Offset
 
     @property
     def position(self) -> Position:
@@ -45,7 +54,7 @@ class RoomPlace(Struct, frozen=True, rename="camel"):
 
 def read_positions(streams: object) -> dict[str, Position]:
     """`streams` of `connected` and `authenticated`. Raises `msgspec.ValidationError`."""
-    return msgspec.convert(streams, dict[str, Position]) if isinstance(streams, Mapping) else {}
+    return {name: place.position for name, place in msgspec.convert(streams, dict[str, _Place]).items()} if isinstance(streams, Mapping) else {}
 
 
 def read_user(user: object) -> dict[str, Any] | None:
@@ -55,14 +64,7 @@ def read_user(user: object) -> dict[str, Any] | None:
 def read_error(message: ServerMessage) -> RealtimeError:
     """The error of an `error` or `permission_denied` message."""
     data = message.data if isinstance(message.data, dict) else {}
-    if message.event == "permission_denied":
-        denied = PermissionDenied(str(data.get("message", "")), resource=str(data.get("resource", "")), action=str(data.get("action", "")))
-        denied.retryable = bool(data.get("retryable", False))
-        return denied
-    try:
-        return from_wire(data)
-    except (TypeError, ValueError):
-        return ProtocolError("The server sent an error that is not of the protocol.")
+    return from_wire(data | {"code": "permission_denied"} if message.event == "permission_denied" else data)
 
 
 def read_parting(data: object) -> Parting:
@@ -70,7 +72,12 @@ def read_parting(data: object) -> Parting:
     values = data if isinstance(data, dict) else {}
     low, high = read_delay(values.get("delayMin")), read_delay(values.get("delayMax"))
     url = values.get("url")
-    return Parting(min(low, high), max(low, high), str(values.get("reason") or ""), url if isinstance(url, str) else None)
+    return Parting(min(low, high), max(low, high), read_text(values.get("reason")), url if isinstance(url, str) else None)
+
+
+def read_text(value: object, default: str = "") -> str:
+    """A text of the wire; the default for what is none, or empty."""
+    return value if isinstance(value, str) and value else default
 
 
 def read_delay(value: object) -> float:

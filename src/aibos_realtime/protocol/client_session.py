@@ -42,6 +42,7 @@ class ClientSession:
         """Number of the connection, counted from 1."""
         self.held = 0
         """Bytes that wait for the application."""
+        self._untold = 0
         self._inbox_bytes = inbox_bytes
         self._notices: list[Notice] = []
         self._ledger = RequestLedger(buffer_size=buffer_size, timeout=timeout)
@@ -96,8 +97,9 @@ class ClientSession:
         self._ledger.tell(to_frame(event, data) if room is None else to_frame(event, data, room=room))
 
     def answer(self, ref: Ref, data: Raw | UnsetType, connection: int) -> None:
-        """Answer a server's call. An answer for a connection that is gone is dropped: its `ref` means nothing any more."""
+        """Answer a server's call. An answer for a connection that is gone is dropped: its `ref` means nothing any more. Raises `Overloaded`."""
         if self.is_connected and connection == self.connection:
+            self._ledger.check_space()
             self._ledger.tell(to_frame("ack", data, ref=ref))
 
     def forget(self, ref: int, now: float) -> None:
@@ -126,6 +128,10 @@ class ClientSession:
         if self.is_connected and self.held <= self._inbox_bytes // 2:
             self._membership.resume_behind(now)
 
+    def told(self) -> None:
+        """The application knows of every notice that has no size of its own."""
+        self._untold = 0
+
     # What the connection brings.
 
     def connect(self, data: object, now: float) -> None:
@@ -148,20 +154,24 @@ class ClientSession:
         self._check_flow()
 
     def receive(self, message: ServerMessage, size: int, now: float) -> None:
-        """One message of the server; `size`: bytes of its frame."""
+        """One message of the server; `size`: bytes of its frame. Raises `ProtocolError` for what no server that means well sends."""
         if message.ref is not None and message.event in ANSWERS:
             self._take_answer(message, now)
         elif message.room is not None:
             self._take_event(message, message.room, size + OVERHEAD)
         elif message.event == "error":
+            self._weigh(size)
             self._notices.append(Faulted(read_error(message)))
         elif message.event == "resync":
+            self._weigh(size)
             self._membership.take_resync(message.data)
         elif message.event == "room-closed":
+            self._weigh(size)
             self._membership.take_closing(message.data)
         elif message.event == "reconnect":
             self._notices.append(read_parting(message.data))
         elif message.event == "token-expiring":
+            self._weigh(size)
             self._notices.append(Expiring(message.data))
         elif message.event not in ("ack", "pong", "connected"):
             self._take_other(message, size + OVERHEAD)
@@ -210,6 +220,12 @@ class ClientSession:
         taken = list(self._notices)
         self._notices.clear()
         return taken
+
+    def _weigh(self, size: int) -> None:
+        """Count a notice that must not be dropped, and so has no place in the inbox."""
+        self._untold += size + OVERHEAD
+        if self._untold > self._inbox_bytes:
+            raise ProtocolError("The server tells more than the application takes in.", retryable=True)
 
     def _check_flow(self) -> None:
         if self.is_connected and not self._membership.rejoining:
@@ -273,6 +289,7 @@ class ClientSession:
         if message.event == "joined-room":
             self._membership.take_gift(message.data)
         elif message.event == "permission_denied":
+            self._weigh(size)
             self._notices.append(Faulted(read_error(message)))
         if self.held < 2 * self._inbox_bytes:
             self.held += size

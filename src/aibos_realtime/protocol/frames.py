@@ -10,10 +10,12 @@ from __future__ import annotations
 import struct
 import sys
 from codecs import utf_8_decode
-from collections.abc import Callable
+from collections.abc import Iterable
+from itertools import repeat
 
 from aibos_realtime.errors import MessageTooLarge, ProtocolError
 from aibos_realtime.protocol.deflate import Inflater
+from aibos_realtime.protocol.masking import apply_mask
 
 CONTINUATION = 0
 TEXT = 1
@@ -32,8 +34,12 @@ _FIN_BINARY = FIN | BINARY
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _MAX_CONTROL = 125
 _MAX_REASON = 123
-_BLOCK = 16384
 _UNLIMITED = sys.maxsize
+_ALL = repeat(None)
+TURN = range(256)
+"""For `FrameReader.feed`: the frames that one peer may have looked at, before it is the turn of others."""
+TURN_BYTES = 256 * 1024
+"""Of messages that were inflated, likewise: a few of the largest."""
 
 _from_bytes = int.from_bytes
 _short_head = struct.Struct(">BB4s").unpack_from
@@ -81,7 +87,8 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_assembly", "_ended", "_inflater", "_masked", "_max_fragments", "_max_message", "_max_whole", "_need", "_quick", "_skipping", "_tail",
+        "_assembly", "_ended", "_inflated", "_inflater", "_masked", "_max_fragments", "_max_message", "_max_whole", "_need", "_quick", "_skipping",
+        "_tail",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +102,7 @@ class FrameReader:
         self._need = 0  # the length of `_tail` from which it is worth looking at again
         self._assembly: _Assembly | None = None
         self._ended = False
+        self._inflated = 0  # bytes, in this turn
         self._skipping = False
         self._quick = masked  # a whole message in one frame can be taken by the short way in `feed`
         self._max_whole = self._max_message if masked else -1  # bytes that `take_whole` looks at; -1 where there is what only `feed` knows of
@@ -102,7 +110,12 @@ class FrameReader:
     @property
     def incomplete(self) -> bool:
         """A frame or a fragmented message has begun and not ended: somebody should be counting the seconds."""
-        return self._tail is not None or self._assembly is not None
+        return self._assembly is not None or (self._tail is not None and self._need != 0)
+
+    @property
+    def has_more(self) -> bool:
+        """A turn ended before the bytes did: call `feed(b"", TURN)` for the rest, after others have had theirs."""
+        return self._tail is not None and self._need == 0
 
     def skip_data(self) -> None:
         """From here on only control frames count: data frames are checked and passed over, neither unmasked nor inflated nor kept."""
@@ -138,12 +151,13 @@ class FrameReader:
             return None
         return payload
 
-    def feed(self, data: bytes | memoryview) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes | memoryview, turn: Iterable[object] = _ALL) -> list[tuple[int, bytes]]:
         """Take what was received; return the messages and control frames that it completes, in order, as `(opcode, payload)`.
 
         TEXT is proven to be UTF-8, BINARY and TEXT are whole and inflated. Nothing of `data` is kept by reference.
         A violation ends the list with `(FAILED, close payload)`: 1002 (protocol), 1007 (content) or 1009 (size).
         After that, and after CLOSE (section 5.5.1), everything is discarded. Nothing is raised, whatever the bytes.
+        turn: `TURN` ends it early, for a kilobyte inflates to a megabyte, and holds 170 frames that each cost as much as any; see `has_more`.
         """
         chunk: bytes | bytearray
         if self._tail is None:
@@ -157,7 +171,9 @@ class FrameReader:
         at, size, longest = 0, len(chunk), self._max_message
         messages: list[tuple[int, bytes]] = []
         try:
-            while at < size:
+            for _ in turn:
+                if at >= size:
+                    break
                 if self._quick and at + 8 <= size:
                     first = chunk[at]
                     length = chunk[at + 1] - 128
@@ -176,6 +192,11 @@ class FrameReader:
                         at = end
                         continue
                 at = self._take(chunk, at, messages)
+                if self._inflated > TURN_BYTES and turn is TURN:
+                    break
+            if at < size:
+                self._wait(chunk, at, 0)
+                self._inflated = 0
         except _Violation as violation:
             messages.append((FAILED, violation.payload))
             self._end()
@@ -289,7 +310,9 @@ class FrameReader:
     def _inflate(self, payload: bytes) -> bytes:
         assert self._inflater is not None
         try:
-            return self._inflater.inflate(payload, None if self._max_message == _UNLIMITED else self._max_message)
+            message = self._inflater.inflate(payload, None if self._max_message == _UNLIMITED else self._max_message)
+            self._inflated += len(message)
+            return message
         except MessageTooLarge:
             raise _Violation(1009, "message too large") from None
         except ProtocolError:
@@ -326,28 +349,6 @@ def _encode_head(first: int, size: int, masked: int) -> bytes:
     if size < 65536:
         return ((first << 8 | masked | 126) << 16 | size).to_bytes(4, "big")
     return ((first << 8 | masked | 127) << 64 | size).to_bytes(10, "big")
-
-
-def mask_by_integers(payload: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:
-    """Mask or unmask (section 5.3), as one exclusive-or of two large integers, in blocks so that long payloads need no long integers."""
-    size = len(payload)
-    if size <= _BLOCK:
-        pattern = (mask * ((size + 3) >> 2))[:size]
-        return (_from_bytes(payload, "little") ^ _from_bytes(pattern, "little")).to_bytes(size, "little")
-    whole = size - size % _BLOCK
-    key = _from_bytes(mask * (_BLOCK >> 2), "little")
-    view = memoryview(payload)
-    blocks = [(_from_bytes(view[at : at + _BLOCK], "little") ^ key).to_bytes(_BLOCK, "little") for at in range(0, whole, _BLOCK)]
-    blocks.append(mask_by_integers(view[whole:], mask))
-    return b"".join(blocks)
-
-
-apply_mask: Callable[[bytes | bytearray | memoryview, bytes | bytearray], bytes]
-"""Mask or unmask (section 5.3): compiled, where `websockets` brings that, which costs a quarter for 10 bytes, and a tenth for 150."""
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # it was built without a compiler
-    apply_mask = mask_by_integers
 
 
 def split_frames(data: bytes) -> list[tuple[int, bytes, bool]]:

@@ -6,10 +6,10 @@ Field names here are those of the wire, in Python's spelling; `rename="camel"` m
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 VERSION = 1
 SUBPROTOCOL = "aibos.realtime.v1"
@@ -18,6 +18,8 @@ BEARER = "bearer."
 """Prefix of the `Sec-WebSocket-Protocol` entry in which a browser carries its token."""
 
 Ref = int | str
+Offset = Annotated[int, Meta(ge=0, le=2**53)]
+"""One that a server says. A client keeps it, counts on from it and repeats it to other servers."""
 
 RESERVED = frozenset(
     {
@@ -77,7 +79,7 @@ class ServerMessage(Struct, frozen=True, rename="camel"):
     room: str | None = None
     ref: Ref | None = None
     id: str | None = None
-    offset: int | None = None
+    offset: Offset | None = None
     user_id: str | None = None
     timestamp: str | None = None
 
@@ -105,7 +107,8 @@ class JoinRoom(Struct, frozen=True, rename="camel"):
 
     room_id: str
     recover: Position | None = None
-    rewind: int | None = None
+    rewind: Annotated[int, Meta(ge=0)] | None = None
+    """A number below 0 would be no limit at all to some databases."""
     presence: bool = False
 
 
@@ -128,6 +131,9 @@ class TokenRequest(Struct, frozen=True):
     """`data` of `authenticate`; a bare string is the token alone."""
 
     token: str
+
+    def __repr__(self) -> str:
+        return "TokenRequest(…)"
 
 
 class Member(Struct, frozen=True, rename="camel", omit_defaults=True):

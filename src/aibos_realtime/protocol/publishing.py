@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import MessageTooLarge, ProtocolError, RealtimeError, ValidationError
-from .codec import MALFORMED, encode_json, encode_other
+from .codec import MALFORMED, decode_json, encode_json, encode_other
 from .limits import BROADCAST_BYTES, ID_LENGTH, check_name, check_value, is_own_stream, is_suspect, user_stream
 from .messages import RESERVED
 
@@ -68,7 +68,7 @@ def encode_data(data: Any, max_bytes: int | None) -> bytes:
         raise MessageTooLarge(f"The data has {len(text)} bytes; at most {max_bytes} are sent to a room.")
     try:
         if is_suspect(text):
-            check_value(msgspec.json.decode(text))
+            check_value(decode_json(text))
         if b"null" in text:
             # The encoder writes null for what is not a number, and whoever reads it would take it for nothing.
             check_value(msgspec.to_builtins(data, enc_hook=encode_other, str_keys=True))

@@ -187,5 +187,6 @@ def _tls(config: RealtimeConfig) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(config.tls.certificate, config.tls.key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"tls.certificate: {config.tls.certificate} and its key cannot be used: {error}") from None
+        named = "what was given" if "@" in str(config.tls.certificate) else config.tls.certificate  # a URL in the wrong place may hold a password
+        raise ConfigurationError(f"tls.certificate: {named} and its key cannot be used: {error}") from None
     return context

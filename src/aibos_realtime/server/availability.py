@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from ..backends.base import Broker
 from ..clock import Clock, Timer
+from ..logs import get_logger
 from .handshake import Handshake
 from .sockets import Sockets
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 LOOK_EVERY = 0.5
 PATIENCE = 30.0

@@ -8,7 +8,6 @@ provider, or the second that somebody who tries tokens has to sit out.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -24,15 +23,16 @@ from ..auth.user import Identity
 from ..clock import Clock
 from ..errors import AuthenticationError, ProtocolError
 from ..hub.connections import ConnectionPool
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..pipeline.throttle import Buckets, LimitOptions
 from ..protocol import deflate
 from ..protocol.close_codes import CloseCode
 from ..protocol.messages import SUBPROTOCOL, SUBPROTOCOL_MSGPACK
 from ..transport.http import Acceptance, HttpLimits, Refusal, UpgradeRequest, Verdict
-from .upgrade import TrustedProxies, Upgrade
+from .upgrade import TrustedProxies, Upgrade, subscriber_of
 
-logger = logging.getLogger("aibos_realtime.handshake")
+logger = get_logger("aibos_realtime.handshake")
 
 PENALTY = 1.0
 """Seconds that the answer to a bad token is held back where an address has had too many."""
@@ -79,7 +79,12 @@ class Handshake:
     ) -> None:
         seconds = [bound for bound in (limits.handshake_seconds, pool.options.connection_timeout) if bound is not None]
         self.http_limits = HttpLimits(
-            limits.url_bytes, limits.header_fields, limits.header_bytes, limits.headers_bytes, min(seconds) if seconds else None
+            limits.url_bytes,
+            limits.header_fields,
+            limits.header_bytes,
+            limits.headers_bytes,
+            min(seconds) if seconds else None,
+            limits.answer_seconds,
         )
         self.is_open = False
         """Set while the server takes new connections."""
@@ -153,19 +158,20 @@ class Handshake:
 
     def entered(self, address: str) -> None:
         """A connection from this address has begun."""
-        self._connections[address] += 1
+        self._connections[subscriber_of(address)] += 1
 
     def left(self, address: str) -> None:
         """A connection from this address has ended."""
-        self._connections[address] -= 1
-        if self._connections[address] <= 0:
-            del self._connections[address]
+        subscriber = subscriber_of(address)
+        self._connections[subscriber] -= 1
+        if self._connections[subscriber] <= 0:
+            del self._connections[subscriber]
 
     def penalty(self, address: str) -> float:
         """Count and note a failed authentication; the seconds that its answer is to be held back."""
         self._metrics.authentications_failed += 1
         self._audit.note_stranger("refuse", code=401, address=address, reason="not_authenticated")
-        return PENALTY if self._failures.spend(address, self._clock.monotonic()) else 0.0
+        return PENALTY if self._failures.spend(subscriber_of(address), self._clock.monotonic()) else 0.0
 
     # — the steps —
 
@@ -179,13 +185,13 @@ class Handshake:
         return None
 
     def _no_place(self, address: str) -> Refusal | None:
-        now = self._clock.monotonic()
+        now, subscriber = self._clock.monotonic(), subscriber_of(address)
         if not self.is_open:
             return _busy(503, "The server takes no connections at the moment.", RETRY_AFTER)
-        if wait := self._of_address.spend(address, now):
+        if wait := self._of_address.spend(subscriber, now):
             return _busy(429, "Too many handshakes from this address.", wait)
         limit = self._limits.connections_per_address
-        if limit is not None and self._connections[address] >= limit:
+        if limit is not None and self._connections[subscriber] >= limit:
             return _busy(429, f"This address has {limit} connections, as many as allowed.", RETRY_AFTER)
         if wait := self._of_node.spend("", now):
             return _busy(429, "Too many handshakes at this server.", wait)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
-import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from typing import Protocol
+from typing import Any, Protocol
 
-logger = logging.getLogger("aibos_realtime")
+from ..logs import get_logger
+
+logger = get_logger("aibos_realtime")
 
 
 class Serving(Protocol):
@@ -53,6 +55,7 @@ def rare_garbage_collection() -> Iterator[None]:
 async def run_until_signalled(server: Serving, drain: float, on_started: Callable[[], object] | None) -> None:
     """Start, serve until SIGINT or SIGTERM, and stop; a second signal ends it at once."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_note_error)
     asked = asyncio.Event()
     main = asyncio.current_task()
 
@@ -76,3 +79,12 @@ async def run_until_signalled(server: Serving, drain: float, on_started: Callabl
     finally:
         stopped.cancel()
         asking.cancel()
+
+
+def _note_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop has to tell: as ever, but for a lack of descriptors, which asyncio's own tells with a trace for each connection that waits."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        logger.warning("connections wait, and cannot be accepted: %s", error.strerror)
+    else:
+        loop.default_exception_handler(context)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import sys
 from email.utils import formatdate
 from functools import partial
 from typing import Any
@@ -14,10 +17,17 @@ from uvicorn.server import ServerState
 
 from ..clock import Clock, Timer
 from ..errors import ConfigurationError, RealtimeError
+from ..transport.base import CLOSE_TIMEOUT
 from ..transport.entrance import Entrance
 from ..transport.http import Gate, HttpProtocol
+from .descriptors import limit_of_descriptors
 
 BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted."""
+ACCEPTED_AT_ONCE = 4
+"""Of these, how many asyncio's own loop accepts before it does anything else. Out of descriptors, it writes a trace for each; uvloop writes none."""
+UNSENT_BYTES = 256 * 1024
+"""That the kernel keeps of one connection before its peer has room for them; beyond, they are the outbox's, which is counted. Else it is 4 MB."""
 
 
 class Port:
@@ -58,27 +68,42 @@ class Port:
             self._lifespan = LifespanOn(self._config)
         state = self._lifespan.state if self._lifespan is not None else {}
         make = partial(HttpProtocol, self._gate, has_app=self._has_app, config=self._config, server_state=self._state, app_state=state)
-        self._entrance = Entrance(self._gate, make, is_secure=self._tls is not None)
+        self._entrance = Entrance(
+            self._gate, make, is_secure=self._tls is not None, descriptors=limit_of_descriptors(), connections=self._state.connections
+        )
         try:
             self._server = await loop.create_server(
-                self._entrance, host or None, port, ssl=self._tls, backlog=BACKLOG, reuse_port=shared or None, start_serving=False
+                self._entrance, host or None, port, backlog=ACCEPTED_AT_ONCE, reuse_port=shared or None, start_serving=False, **self._tls_options()
             )
         except OSError as error:
             raise ConfigurationError(
                 f"port: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or 0 for a free one"
             ) from error
         self.number = self._server.sockets[0].getsockname()[1]
+        if sys.platform == "linux":  # elsewhere it is not inherited by what is accepted
+            for listening in self._server.sockets:
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def open(self) -> None:
         """Start the app, and listen."""
-        assert self._server is not None, "bind() comes first"
+        server = self._server
+        assert server is not None, "bind() comes first"
         if self._lifespan is not None:
             await self._lifespan.startup()
             self._has_started_app = True
             if self._lifespan.should_exit:
                 raise RealtimeError("The app did not start; its own error stands above.")
         self._date()
-        await self._server.start_serving()
+        await server.start_serving()
+        for listening in server.sockets:  # for the loop, `backlog` is two things: how many the kernel keeps is said here
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(BACKLOG)
+
+    def _tls_options(self) -> dict[str, Any]:
+        """A handshake of TLS has the time of one of ours, and its end that of our close: else whoever says nothing keeps his descriptor for 90 s."""
+        if self._tls is None:
+            return {}
+        return {"ssl": self._tls, "ssl_handshake_timeout": self._gate.http_limits.handshake_seconds, "ssl_shutdown_timeout": CLOSE_TIMEOUT}
 
     def stop_listening(self) -> None:
         """Take no further connections."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from ..hub.connections import ConnectionOptions, ConnectionPool
 from ..hub.monitor import ConnectionMonitor
 from ..hub.rooms import RoomManager, RoomOptions
 from ..hub.socket import Socket
+from ..logs import get_logger
 from ..pipeline.authorization import AuthorizationOptions, WebSocketAuthorization
 from ..pipeline.broadcaster import EventBroadcaster, Sending
 from ..pipeline.throttle import LimitOptions
@@ -31,6 +31,7 @@ from ..transport.base import CLOSE_TIMEOUT
 from ..transport.batch import Engine
 from .asgi import AsgiApp
 from .assembly import WEBSOCKET_PATHS, Parts, assemble
+from .descriptors import limit_connections, raise_limit
 from .http import HttpApp
 from .instances import INSTANCES_PATH
 from .loop import new_event_loop, rare_garbage_collection, run_until_signalled
@@ -38,8 +39,9 @@ from .operation import Operation
 from .people import People
 from .port import Port
 from .sockets import Sockets
+from .watchdog import Watchdog
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 Group = Mapping[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,6 +105,7 @@ class RealtimeServer:
         self._port: Port | None = None
         self._shares_port = False
         self._stopped = asyncio.Event()
+        self._watchdog = Watchdog()
         self._app: Any = None
         self._offer(parts)
 
@@ -201,9 +204,9 @@ class RealtimeServer:
             gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls
         )
         try:
-            await port.bind(
-                self.config.host, self.config.port, shared=self._shares_port
-            )  # first: two servers started by mistake are told so by the port
+            # First: two servers started by mistake are told so by the port.
+            await port.bind(self.config.host, self.config.port, shared=self._shares_port)
+            limit_connections(self.pool)
             await self.open()
             if self._port is not port:
                 raise RealtimeError("The server was stopped while it started.")
@@ -232,6 +235,7 @@ class RealtimeServer:
             raise
         self._parts.sockets.start()
         self._operation.figures.start()
+        self._watchdog.start()
         if self._parts.availability is not None:
             self._parts.availability.start()
         self._parts.handshake.is_open = True
@@ -279,6 +283,7 @@ class RealtimeServer:
                     parts.push_async_callback(self._port.close, patience)
                 parts.push_async_callback(self._parts.sockets.stop, patience)
                 parts.callback(self._operation.figures.stop)
+                parts.callback(self._watchdog.stop)
         finally:
             self._port = None
             self._state = "stopped"
@@ -308,6 +313,7 @@ class RealtimeServer:
 
         `on_started`: called, and awaited where that is due, once the server listens.
         """
+        raise_limit(self.pool.options.max_connections)
         with asyncio.Runner(loop_factory=new_event_loop) as runner, rare_garbage_collection():
             runner.run(run_until_signalled(self, drain, on_started))
 

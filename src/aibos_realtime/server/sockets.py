@@ -6,7 +6,6 @@ One timer serves all of them: four times a second it looks at a quarter of the s
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from functools import partial
 from inspect import signature
@@ -20,6 +19,7 @@ from ..hub.connections import ConnectionPool
 from ..hub.outbox import OutboxLimits
 from ..hub.rooms import RoomManager
 from ..hub.socket import Socket
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..pipeline.eager import start
 from ..pipeline.fanout import Fanout
@@ -32,7 +32,7 @@ from ..protocol.messages import SUBPROTOCOL_MSGPACK, VERSION
 from ..transport.base import Peer, Transport
 from .handshake import Arrival, Handshake
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 
 class OpenTransport(Transport, Protocol):
@@ -43,6 +43,10 @@ class OpenTransport(Transport, Protocol):
 
 TICK = 0.25
 SLICES = 4
+PAUSE = 0.5
+"""Seconds: when a look comes so much too late, this node itself stood still, and what peers sent meanwhile is not read yet."""
+GRACE = 2.0
+"""Seconds after such a pause within which nobody is closed for what he may have sent, or taken, long ago."""
 
 
 class Sockets:
@@ -89,6 +93,8 @@ class Sockets:
         self._round: list[Socket] = []
         self._slice = 0
         self._seen_behind = self._seen_bytes = 0
+        self._due = self._judges_from = 0.0
+        """When the next look is due; and from when on there is no grace any more."""
         self._emptied = asyncio.Event()
 
     # — beginning —
@@ -267,6 +273,7 @@ class Sockets:
     def start(self) -> None:
         if self._ticking is None:
             self._inbound.dispatcher.start()
+            self._due = self._clock.monotonic()
             self._tick()
 
     def _tick(self) -> None:
@@ -275,6 +282,10 @@ class Sockets:
             self._round = list(self._pool)
             self._metrics.connections_behind, self._metrics.outbox_bytes = self._seen_behind, self._seen_bytes
             self._seen_behind = self._seen_bytes = 0
+        if now >= self._due + PAUSE:
+            self._judges_from = now + GRACE
+            self._inbound.stood_still(now - self._due, now)
+        self._due = now + TICK
         self._ticking = self._clock.call_later(TICK, self._tick)
         for socket in self._round[self._slice :: SLICES]:
             try:
@@ -286,10 +297,11 @@ class Sockets:
         self._slice = (self._slice + 1) % SLICES
 
     def _look_at(self, socket: Socket, now: float) -> None:
-        if waiting := socket.check_outbox(now):
+        may_judge = now >= self._judges_from
+        if waiting := socket.check_outbox(now, may_judge):
             self._seen_behind += 1
             self._seen_bytes += waiting
-        if socket.deadline is not None and now >= socket.deadline:
+        if may_judge and socket.deadline is not None and now >= socket.deadline:
             socket.disconnect(CloseCode.NOT_AUTHENTICATED, default_reason(CloseCode.NOT_AUTHENTICATED))
             return
         if socket.expiry_notice_at is not None and now >= socket.expiry_notice_at:
@@ -298,17 +310,18 @@ class Sockets:
         if socket.expiry_close_at is not None and now >= socket.expiry_close_at:
             socket.disconnect(CloseCode.TOKEN_EXPIRED, default_reason(CloseCode.TOKEN_EXPIRED))
             return
-        self._check_life(socket, now - socket.heard_at)
+        if socket.transport.shows_life:
+            self._check_life(socket, now, may_judge)
 
-    def _check_life(self, socket: Socket, silence: float) -> None:
+    def _check_life(self, socket: Socket, now: float, may_judge: bool) -> None:
+        """Ping who is silent; close who is silent although he was pinged, and had the time to answer that."""
         interval, timeout = self._pool.options.heartbeat_interval, self._pool.options.heartbeat_timeout
-        if not socket.transport.shows_life:
-            return
-        if timeout is not None and silence >= timeout:
-            socket.disconnect(CloseCode.NO_SIGN_OF_LIFE, default_reason(CloseCode.NO_SIGN_OF_LIFE))
-        elif interval is not None and silence >= interval:
-            if socket.pinged_at <= socket.heard_at:
-                socket.ping()
+        silence = now - socket.heard_at
+        if interval is not None and silence >= interval and socket.pinged_at <= socket.heard_at:
+            socket.ping()
+        elif timeout is not None and silence >= timeout and may_judge:
+            if interval is None or now - socket.pinged_at > timeout - interval - SLICES * TICK:
+                socket.disconnect(CloseCode.NO_SIGN_OF_LIFE, default_reason(CloseCode.NO_SIGN_OF_LIFE))
 
     # — ending —
 

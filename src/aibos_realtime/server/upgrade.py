@@ -10,12 +10,14 @@ import re
 from collections.abc import Sequence
 
 from ..errors import ConfigurationError, ProtocolError
+from ..options import shown
 from ..protocol.messages import BEARER, SUBPROTOCOL, SUBPROTOCOL_MSGPACK
 from ..transport.asgi import Scope
 from ..transport.http import Refusal, UpgradeRequest
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")  # RFC 9112, section 3.2; without a comma
 _FAMILY = "aibos.realtime."
 _SECRET_FIELDS = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"sec-websocket-protocol", b"x-api-key"})
 
@@ -53,8 +55,11 @@ class Upgrade:
             return Refusal(405, "bad_request", "A WebSocket opens with GET.", (("Allow", "GET"),))
         if request.http_version != "1.1":
             return Refusal(400, "bad_request", "A WebSocket opens over HTTP/1.1.")
-        if len(self.all(b"host")) != 1 or not self.host:
+        if len(self.all(b"host")) != 1 or _HOST.fullmatch(self.host) is None:
             return Refusal(400, "bad_request", "Exactly one Host field is needed.")
+        # A proxy would count a body as part of the request, where we would begin to read frames.
+        if self.all(b"transfer-encoding") or any(length.strip() != "0" for length in self.all(b"content-length")):
+            return Refusal(400, "bad_request", "A WebSocket opens without a body.")
         if self.all(b"sec-websocket-version") != ["13"]:
             further = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))
             return Refusal(426, "bad_request", "WebSocket version 13 (RFC 6455) is spoken here.", further)
@@ -116,7 +121,7 @@ class TrustedProxies:
             try:
                 self._networks.append(ipaddress.ip_network(text, strict=False))
             except ValueError:
-                raise ConfigurationError(f"trusted_proxies: {text!r} was given; allowed are addresses and networks such as 10.0.0.0/8") from None
+                raise ConfigurationError(f"trusted_proxies: {shown(text)} was given; allowed are addresses and networks such as 10.0.0.0/8") from None
 
     def client_address(self, peer: str, forwarded: str) -> str:
         """The nearest address that is not a trusted proxy. The list is read from its end, where the nearest proxy wrote."""
@@ -140,6 +145,14 @@ class TrustedProxies:
     def _is_trusted(self, address: str) -> bool:
         parsed = _parsed(address)
         return parsed is not None and any(parsed in network for network in self._networks)
+
+
+def subscriber_of(address: str) -> str:
+    """What limits per address count by: an IPv4 address, or the first 64 bits of an IPv6 address, of which one subscriber has all the others."""
+    parsed = _parsed(address) if ":" in address else None
+    if parsed is None or isinstance(parsed, ipaddress.IPv4Address):
+        return address if parsed is None else str(parsed)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
 
 
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

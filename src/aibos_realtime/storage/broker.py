@@ -7,7 +7,6 @@ told its position, before the store has it; so after a crash the log goes on whe
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
@@ -16,12 +15,13 @@ from ..backends.base import NOBODY, Batch, Draft, EventStore, Key, LoggedEvent, 
 from ..backends.epochs import new_epoch
 from ..clock import SYSTEM_CLOCK, Clock, Timer
 from ..errors import BackendError, IdempotencyConflict, Overloaded, StoreUnavailable, UnrecoverablePosition, ValidationError
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.messages import Position
 from .batch import MAX_BATCH, fail
 from .memory_tier import MemoryTier
 
-logger = logging.getLogger("aibos_realtime.log")
+logger = get_logger("aibos_realtime.log")
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Of payloads in one transaction, and at most `MAX_BATCH` events: it has to end within the statement time-out of a slow disk too."""

@@ -6,22 +6,23 @@ Storing is repeatable, so nothing depends on the lease: two that drain at once, 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random as random_module
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from ..backends.base import EventStore, LoggedEvent, Refused
 from ..backends.intake import Intake, IntakeEntry, Lease
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError, StoreUnavailable
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.backoff import Backoff
-from .batch import MAX_BATCH, Batches
+from .batch import Batches
+from .lines import BATCH_BYTES, Line, cut, weigh
 
-logger = logging.getLogger("aibos_realtime.drain")
+logger = get_logger("aibos_realtime.drain")
 
-BATCH_BYTES = 4 * 1024 * 1024
-"""Of payloads in one transaction."""
 READ_BYTES = 512 * 1024
 """Of payloads that one read may bring where there are many shards."""
 FIRST_READS = 64
@@ -30,35 +31,16 @@ IDLE, MOST_IDLE = 0.1, 0.5
 """Seconds from one look at what was empty to the next, about, while nobody waits; doubling while nothing comes."""
 ASK_AGAIN = 0.5
 """Seconds after which a node without the lease asks for it again."""
+STAND_BACK = 1.0
+"""Seconds for which a node does not ask for the lease that it gave up, since the store did not answer it: others have asked meanwhile."""
+MOST_OUTAGE, LONGEST_OUTAGE = 1.0, 10.0
+"""Seconds for which the store may fail the node that drains before another one is given a try; doubling while it goes on."""
 COUNT_EVERY = 1.0
 """Seconds after which the node that drains counts what waits."""
 CHECK_EVERY = 5.0
 """Seconds after which a node makes sure that it may still write to the store."""
 GRACE = 2.0
 """Seconds that a batch which is on its way gets when the drainer stops."""
-
-
-class Line:
-    """What is known of one shard. `count`: how many entries to read; `age`: seconds since the oldest one that was there was published.
-
-    `is_working`: some of it is on its way to the store.
-    """
-
-    __slots__ = ("age", "backoff", "count", "is_working", "shard")
-
-    def __init__(self, shard: int, count: int, backoff: Backoff) -> None:
-        self.shard = shard
-        self.count = count
-        self.age = 0.0
-        self.backoff = backoff
-        self.is_working = False
-
-    def adapt(self, taken: int, size: int, most: int) -> None:
-        """Read less where it was too much, and more where there is more."""
-        if size > most:
-            self.count = max(1, self.count // 2)
-        elif taken == self.count:
-            self.count = min(self.count * 2, MAX_BATCH)
 
 
 class Drainer:
@@ -88,8 +70,11 @@ class Drainer:
         first = max(1, FIRST_READS // intake.shards)
         self._lines = [Line(shard, first, Backoff(random=random, first=0.1, limit=1.0)) for shard in range(intake.shards)]
         self._most = max(BATCH_BYTES // intake.shards, READ_BYTES)
-        self._batches: Batches[list[IntakeEntry], None] = Batches(self._take_in, weigh=_weigh, name="drain: store")
-        self._held_until = 0.0
+        self._batches: Batches[list[IntakeEntry], None] = Batches(self._take_in, weigh=weigh, name="drain: store")
+        self._held_until = self._asks_from = 0.0
+        self._failing_since: float | None = None
+        """When the store was asked for the first time of those that have failed since."""
+        self._most_outage = MOST_OUTAGE
         self._held = asyncio.Event()
         self._pulse = asyncio.Event()
         """Set, and replaced, when it is time to look at what was empty."""
@@ -144,9 +129,11 @@ class Drainer:
         self._note_store(None)
         self._is_stopping = self._is_emptying = False
         self._held, self._pulse, self._pause = asyncio.Event(), asyncio.Event(), IDLE
-        loops = {"lease": self._keep_lease, "look": self._look, "check": self._keep_checking}
-        self._keeping = [asyncio.create_task(loop(), name=f"drain: {name}") for name, loop in loops.items()]
-        self._draining = [asyncio.create_task(self._drain(line), name=f"drain: shard {line.shard}") for line in self._lines]
+        self._keeping = [self._spawn("lease", self._keep_lease), self._spawn("look", self._look), self._spawn("check", self._keep_checking)]
+        self._draining = [self._spawn(f"shard {line.shard}", partial(self._drain, line)) for line in self._lines]
+
+    def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(keep_going(work, f"drain: {name}", clock=self._clock, metrics=self._metrics), name=f"drain: {name}")
 
     async def stop(self, drain: float = 0.0) -> None:
         """Let the batch that is on its way end, and give back the lease. Idempotent. Cancelling gives up what is on its way.
@@ -179,14 +166,19 @@ class Drainer:
 
     async def _keep_lease(self) -> None:
         while True:
+            if (rest := self._asks_from - self._clock.monotonic()) > 0:
+                await self._clock.sleep(rest)
             await self._ask_for_lease()
-            await self._clock.sleep(self._lease.ttl / 3 if self.is_holder else min(ASK_AGAIN, self._lease.ttl / 3))
+            is_eager = self.is_store_available and not self.is_holder  # who could do nothing with it leaves it to others for the moment
+            await self._clock.sleep(min(ASK_AGAIN, self._lease.ttl / 3) if is_eager else self._lease.ttl / (3 if self.is_holder else 1))
 
     async def _ask_for_lease(self) -> bool:
         """Get or renew it; whether it is held. What nobody answers leaves it as it was, for as long as it lasts."""
         began = self._clock.monotonic()
         try:
-            self._held_until = began + self._lease.ttl if await self._lease.hold() else 0.0
+            is_held = await self._lease.hold()
+            self._held_until = began + self._lease.ttl if is_held and began >= self._asks_from - STAND_BACK else 0.0
+            self._is_refusing = self._is_refusing and is_held  # whether it would take something is no longer found out here
         except Exception as error:
             _tell_of_fault("asking for the lease of the store", error)
         if self.is_holder:
@@ -194,6 +186,14 @@ class Drainer:
         else:
             self._held.clear()
         return self.is_holder
+
+    async def _stand_back(self) -> None:
+        """Give up the lease for a while: the store does not answer this node, and may answer another one."""
+        now = self._clock.monotonic()
+        if not self._is_stopping and self.is_holder and self._failing_since is not None and now - self._failing_since >= self._most_outage:
+            self._failing_since, self._asks_from = None, now + STAND_BACK
+            self._most_outage = min(2 * self._most_outage, LONGEST_OUTAGE)
+            await self._give_back()
 
     async def _give_back(self) -> None:
         self._held_until = 0.0
@@ -213,7 +213,7 @@ class Drainer:
             except Exception as error:
                 self._note_store(error)
             else:
-                if not (self.is_holder and self._is_refusing):
+                if not self._is_refusing:
                     self._note_store(None)
 
     async def _share(self) -> None:
@@ -235,16 +235,19 @@ class Drainer:
 
     async def _take_in(self, parts: list[list[IntakeEntry]]) -> list[None]:
         """Store what several shards bring."""
+        began = self._clock.monotonic()
         try:
             if not self.is_store_available:
                 await self._share()
-            for batch in _cut([entry for part in parts for entry in part]):
+            for batch in cut([entry for part in parts for entry in part]):
                 await self._store_batch(batch)
         except Exception as error:
             self._is_refusing = True
+            if self._failing_since is None:
+                self._failing_since = began
             self._note_store(error)
             raise (error if isinstance(error, StoreUnavailable) else StoreUnavailable()) from error
-        self._is_refusing = False
+        self._is_refusing, self._failing_since, self._most_outage = False, None, MOST_OUTAGE
         self._note_store(None)
         return [None] * len(parts)
 
@@ -288,6 +291,7 @@ class Drainer:
                 taken = await self._drain_once(line)
             except Exception as error:
                 self._note_line(line, error)
+                await self._stand_back()
                 await self._clock.sleep(line.backoff.next_delay(at_least=0.05))
                 continue
             self._note_line(line, None)
@@ -304,7 +308,7 @@ class Drainer:
         if not entries:
             line.age = 0.0
             return False
-        line.adapt(len(entries), _weigh(entries), self._most)
+        line.adapt(len(entries), weigh(entries), self._most)
         foreign = sum(entry.event is None for entry in entries)
         oldest = next((entry.event.timestamp for entry in entries if entry.event is not None), None)
         line.age = max(0.0, self._clock.now() - oldest / 1000) if oldest is not None else 0.0
@@ -363,26 +367,6 @@ class Drainer:
     def _wake(self) -> None:
         self._pulse.set()
         self._pulse = asyncio.Event()
-
-
-def _weigh(entries: Sequence[IntakeEntry]) -> int:
-    return sum(len(entry.event.data) for entry in entries if entry.event is not None)
-
-
-def _cut(entries: Sequence[IntakeEntry]) -> Iterator[list[tuple[LoggedEvent, bool]]]:
-    """The events, and whether their payloads are kept, in stretches of a bounded number and weight."""
-    batch: list[tuple[LoggedEvent, bool]] = []
-    size = 0
-    for entry in entries:
-        if entry.event is None:
-            continue
-        size += len(entry.event.data)
-        if batch and (len(batch) == MAX_BATCH or size > BATCH_BYTES):
-            yield batch
-            batch, size = [], len(entry.event.data)
-        batch.append((entry.event, entry.keep))
-    if batch:
-        yield batch
 
 
 def _trace(error: Exception) -> Exception | None:

@@ -19,7 +19,10 @@ MAX_HELD = 1000
 class Followed:
     """`slice`: when it is compared with the log. It has no epoch until it has entered: until it is heard, and it is known where it stands."""
 
-    __slots__ = ("_again", "_held", "_is_heard", "_waiting", "behind", "epoch", "idle", "is_broken", "is_live", "offset", "recent", "room", "slice")
+    __slots__ = (
+        "_again", "_held", "_is_heard", "_waiting", "behind", "epoch", "idle", "is_broken", "is_live", "is_split", "offset", "recent", "room",
+        "slice",
+    )  # fmt: skip
 
     def __init__(self, room: str, slice: int) -> None:
         self.room = room
@@ -31,6 +34,8 @@ class Followed:
         """Whether what is heard can be delivered at once."""
         self.is_broken = False
         """Whether what was delivered is not what the log has there, or what comes after it cannot be read."""
+        self.is_split = False
+        """Whether the log says the first of these: one position of the epoch means one event here, and another one elsewhere."""
         self.behind = 0
         """Where the log stood when it was last found ahead of what was heard."""
         self.idle = 0
@@ -51,8 +56,12 @@ class Followed:
         """What comes next comes right after a position."""
         self.epoch, self.offset = position.epoch, position.offset
         self.recent.clear()
-        self.is_broken = False
+        self.is_broken = self.is_split = False
         self.behind = 0
+
+    def break_off(self) -> None:
+        """The log has another event where this room stands."""
+        self.is_broken = self.is_split = True
 
     def advance(self, event: LoggedEvent) -> None:
         """The next event is delivered."""

@@ -7,7 +7,6 @@ where it cannot be read, the members are told. Quiet rooms are compared with the
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -16,12 +15,13 @@ from ..backends.base import NOBODY, LoggedEvent, Receiver
 from ..backends.shared_log import SharedLog, Stretch
 from ..clock import Clock, Timer
 from ..errors import BackendError, BrokerUnavailable, RealtimeError, StoreUnavailable, UnrecoverablePosition
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.messages import Position
 from .batch import MAX_BATCH, Batches
 from .followed import Followed
 
-logger = logging.getLogger("aibos_realtime.log")
+logger = get_logger("aibos_realtime.log")
 
 CHECK_EVERY = 1.0
 """Seconds between two looks at a third of the rooms."""
@@ -32,15 +32,18 @@ PATIENCE = 2.0
 """Seconds within which a room that somebody asks for must be heard, or caught up with."""
 
 
+Begin = Callable[[str, str | None], Awaitable[Position]]
+
+
 class Follower:
-    """`begin(room)`: where a room ends, in a new epoch where it has none, or lost some of what this node knows of. `read_after`: a page, wherever it
-    is kept; raises `UnrecoverablePosition`."""
+    """`begin(room, split)`: where a room ends, in a new epoch where it has none, or lost some of what this node knows of, or is still in the epoch
+    `split`, of which two nodes know two histories. `read_after`: a page, wherever it is kept; raises `UnrecoverablePosition`."""
 
     def __init__(
         self,
         log: SharedLog,
         *,
-        begin: Callable[[str], Awaitable[Position]],
+        begin: Begin,
         read_after: Callable[[str, Position, int], Awaitable[Stretch]],
         metrics: Metrics,
         clock: Clock,
@@ -59,6 +62,8 @@ class Follower:
         self._doubtful: dict[str, None] = {}
         """Rooms of which something may have been missed, for certain if the log has it."""
         self._is_doubting = self._is_running = False
+        self._lives: dict[int, str] = {}
+        """By shard the life of the log in which its rooms were last found to be what this node knows."""
         self._checking: Timer | None = None
         self._slice = self._newest_slice = 0
 
@@ -142,7 +147,7 @@ class Follower:
 
     async def _end(self, room: str) -> Position:
         """Where a room ends in the log; those asked for at one moment are asked together."""
-        return await self._heads[self._log.shard(room)].add(room) or await self._begin(room)
+        return await self._heads[self._log.shard(room)].add(room) or await self._begin(room, None)
 
     def by_shard(self, rooms: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Rooms of one shard each, as many as are asked for at once."""
@@ -244,7 +249,7 @@ class Follower:
             if not self._is_current(followed):
                 break
             if not followed.stands_on(page.at):
-                followed.is_broken = True
+                followed.break_off()
                 continue
             for event in page.events:
                 followed.advance(event)
@@ -265,7 +270,7 @@ class Follower:
     async def _lose(self, followed: Followed) -> bool:
         """What is missing is nowhere: go on where the log can be read, and say so before anything later. Returns whether that is at its end."""
         room = followed.room
-        head = start = await self._begin(room)
+        head = start = await self._begin(room, followed.epoch if await self._is_split(followed) else None)
         if head.epoch != followed.epoch and head.offset:
             start = Position(head.epoch, 0)
             try:
@@ -284,6 +289,17 @@ class Follower:
         except Exception:
             logger.exception("the members of a room could not be told that continuity was lost")
         return start == head
+
+    async def _is_split(self, followed: Followed) -> bool:
+        """Whether the log has another event where this room stands; False where it does not say."""
+        if not followed.is_split and followed.recent:
+            try:
+                page = await self._read_after(followed.room, followed.position, 1)
+            except (UnrecoverablePosition, BackendError):
+                return False
+            if not followed.stands_on(page.at):
+                followed.break_off()
+        return followed.is_split
 
     def _is_current(self, followed: Followed) -> bool:
         return self._rooms.get(followed.room) is followed
@@ -310,29 +326,33 @@ class Follower:
 
     async def _clear_doubts(self) -> None:
         """Compare rooms that may have missed something, until all have been."""
+        lives: dict[int, str] = {}
         try:
             while self._doubtful:
                 rooms, self._doubtful = list(self._doubtful), {}
-                if left := await self._compare_all(rooms, is_certain=True):
+                if left := await self._compare_all(rooms, lives):
                     self._doubtful |= dict.fromkeys(left)
                     await self._clock.sleep(RETRY)
+            self._lives |= lives
         finally:
             self._is_doubting = False
 
-    async def _compare_all(self, rooms: Sequence[str], *, is_certain: bool = False) -> list[str]:
-        """`is_certain`: what the log has and was not heard will not be heard; else it may be on its way, and is looked at again.
-
-        Returns the rooms of which the log did not tell.
-        """
+    async def _compare_all(self, rooms: Sequence[str], lives: dict[int, str] | None = None) -> list[str]:
+        """The rooms of which the log did not tell. `lives`: what the log has and was not heard will not be heard, and the lives of the shards are
+        noted here; None: it may be on its way, and is looked at again."""
         left: list[str] = []
         for shard, some in self.by_shard(rooms):
             try:
-                await self._compare(shard, some, is_certain)
+                await self._compare(shard, some, lives)
             except BackendError:
                 left += some
         return left
 
-    async def _compare(self, shard: int, rooms: Sequence[str], is_certain: bool) -> None:
+    async def _compare(self, shard: int, rooms: Sequence[str], lives: dict[int, str] | None) -> None:
+        is_another = False
+        if lives is not None:  # a copy may have as many events as this node knows of, and others
+            lives[shard], _ = await self._log.committed(shard)
+            is_another = lives[shard] != self._lives.get(shard)
         stood = [(followed, followed.position) for room in rooms if (followed := self.get(room)) is not None]
         if not stood:
             return
@@ -342,9 +362,9 @@ class Follower:
                 continue
             if head is None or head.epoch != before.epoch or head.offset < before.offset:
                 self._repair(followed)
-            elif head.offset <= followed.offset:
+            elif head.offset <= followed.offset and not (is_another and followed.recent):
                 followed.behind = 0
-            elif is_certain:
+            elif lives is not None:
                 self._repair(followed)
             elif followed.behind > followed.offset:
                 self._log.unfollow(followed.room)  # it is deaf for this room alone

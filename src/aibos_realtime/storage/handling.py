@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from inspect import isawaitable
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from ..backends.queue import Taken, Verdict
+from ..logs import get_logger
 from ..options import Count, Options, Seconds
 from ..protocol.backoff import Backoff
-from ..protocol.codec import MALFORMED
+from ..protocol.codec import MALFORMED, decode_json
 
-logger = logging.getLogger("aibos_realtime.queue")
+logger = get_logger("aibos_realtime.queue")
 
 REASON_LENGTH = 500
 """Characters of an error that a dead letter keeps."""
@@ -76,7 +75,7 @@ class Handling:
         if len(taken.data) > self._max_message_bytes:
             return self._bury(taken, f"{len(taken.data)} bytes; at most {self._max_message_bytes} are allowed")
         try:
-            data = msgspec.json.decode(taken.data)
+            data = decode_json(taken.data)
         except MALFORMED:
             return self._bury(taken, "the data is not valid JSON")
         message = QueueMessage(data, taken.id, taken.attempt, datetime.fromtimestamp(taken.enqueued_at, UTC), taken.key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ from ..backends.sql.database import Database
 from ..backends.sql.failures import refusal
 from ..backends.sql.messages import Outcome, bury, insert_messages
 from ..clock import Clock
+from ..logs import get_logger
 from .batch import MAX_BATCH, MAX_BATCH_BYTES, Batches
 
-logger = logging.getLogger("aibos_realtime.persistence")
+logger = get_logger("aibos_realtime.persistence")
 
 ROW_BYTES = 200
 """What a row weighs besides its data, about."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..backends.base import Draft, Receipt
 from ..errors import BackendError, BrokerUnavailable, Overloaded
+from ..logs import get_logger
 from ..metrics import Metrics
 from .batch import MAX_BATCH_BYTES, fail
 
-logger = logging.getLogger("aibos_realtime.log")
+logger = get_logger("aibos_realtime.log")
 
 MAX_BATCH = 128
 """Events in one call: each holds up everybody else's calls for some 15 µs."""

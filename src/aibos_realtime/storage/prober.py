@@ -6,14 +6,14 @@ A connection that a middlebox or the server dropped without a word shows nothing
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from ..backends.shared_log import SharedLog
 from ..clock import Clock, Timer
 from ..errors import BackendError
+from ..logs import get_logger
 
-logger = logging.getLogger("aibos_realtime.log")
+logger = get_logger("aibos_realtime.log")
 
 EVERY, EVERY_WHEN_DOWN = 1.0, 0.25
 LIMIT = 5.0

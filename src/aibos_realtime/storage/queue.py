@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-import msgspec
 from msgspec import Struct
 from pydantic import Field, model_validator
 
@@ -20,8 +18,9 @@ from ..backends.queue import QueueDraft, QueueLimits, QueueStats, QueueStore, Se
 from ..backends.redis.options import RedisOptions
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError, ConfigurationError, IdempotencyConflict, MessageTooLarge, QueueError, QueueFull, ValidationError
-from ..options import Count, Options, Seconds
-from ..protocol.codec import MALFORMED
+from ..logs import get_logger
+from ..options import Count, Options, Seconds, shown
+from ..protocol.codec import MALFORMED, decode_json
 from ..protocol.limits import is_name
 from ..protocol.publishing import check_id, encode_data
 from .batch import Batches
@@ -29,7 +28,7 @@ from .handling import ProcessOptions, QueueHandler
 from .stores import make_store
 from .worker import GRACE, LAST_WORDS, Worker
 
-logger = logging.getLogger("aibos_realtime.queue")
+logger = get_logger("aibos_realtime.queue")
 
 H = TypeVar("H", bound=QueueHandler)
 
@@ -66,7 +65,7 @@ class MessageQueueOptions(Options):
             raise ValueError("redis and url were both given; allowed is one of them")
         for name in self.queues:
             if not is_name(name):
-                raise ValueError(f"queues: {name[:128]!r} is no name of a queue; {NAMES}")
+                raise ValueError(f"queues: {shown(name)} is no name of a queue; {NAMES}")
         return self
 
 
@@ -375,7 +374,7 @@ def _checked(option: str, text: str | None) -> str | None:
 
 def _as_dead_letter(letter: StoredLetter) -> DeadLetter:
     try:
-        data = msgspec.json.decode(letter.data)
+        data = decode_json(letter.data)
     except MALFORMED:
         data = None
     enqueued, buried = datetime.fromtimestamp(letter.enqueued_at, UTC), datetime.fromtimestamp(letter.buried_at, UTC)

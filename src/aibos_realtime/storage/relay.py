@@ -6,7 +6,6 @@ At least once into the log, and once out of it: the row's id is the event's idem
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeGuard
 
@@ -14,8 +13,10 @@ import msgspec
 from msgspec import Raw
 
 from ..backends.base import Audience, Draft, Receipt
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import MessageTooLarge, RealtimeError, RequestTimeout, StoreUnavailable, ValidationError
+from ..logs import get_logger
 from ..protocol.codec import MALFORMED, JsonCodec
 from ..protocol.limits import BROADCAST_BYTES
 from ..protocol.publishing import check_event, check_id, check_room
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..backends.sql.database import Database
     from ..backends.sql.outbox import Waiting
 
-logger = logging.getLogger("aibos_realtime.outbox")
+logger = get_logger("aibos_realtime.outbox")
 
 WINDOW = 128
 """Rows on their way at once: one or two commits of the log for all of them, and at most 32 MiB of data."""
@@ -82,6 +83,8 @@ class Relay:
         self._bell = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._taken: set[int] = set()
+        """Rows that the log has taken, and that may still be in the outbox: the log knows an id for minutes, a database may be away for longer."""
         self.relayed = 0
         """Events that the log has taken."""
         self.dead = 0
@@ -95,8 +98,8 @@ class Relay:
             loop = asyncio.get_running_loop()
             self._bell, self._turn = asyncio.Event(), asyncio.Lock()  # of this loop: the last start may have been in another one
             self._tasks = [
-                loop.create_task(self._keep_listening(), name="outbox-listen"),
-                loop.create_task(self._keep_relaying(), name="outbox-relay"),
+                loop.create_task(keep_going(self._keep_listening, "outbox-listen", clock=self._clock), name="outbox-listen"),
+                loop.create_task(keep_going(self._keep_relaying, "outbox-relay", clock=self._clock), name="outbox-relay"),
             ]
 
     async def stop(self) -> None:
@@ -181,14 +184,16 @@ class Relay:
         if not self._is_ours():
             return True, False
         window = await self._database.read(read, self._window)
+        relayed = [row.seq for row in window.rows if row.seq in self._taken]
+        self._taken = set(relayed)
         if not window.rows:
             return True, window.is_held
-        relayed: list[int] = []
         dead: list[tuple[Waiting, str]] = []
         trouble: BaseException | None = None
-        for row, error in await self._publish_all(window.rows):
+        for row, error in await self._publish_all([row for row in window.rows if row.seq not in self._taken]):
             if error is None:
                 relayed.append(row.seq)
+                self._taken.add(row.seq)
             elif _is_final(error):
                 dead.append((row, f"{error.code}: {error}"))
             else:
@@ -212,7 +217,8 @@ class Relay:
             calls.append((row, call))
             if call.done() and (error := _error_of(call)) is not None and not _is_final(error):
                 break
-        await asyncio.wait([call for _, call in calls], timeout=PUBLISH_TIMEOUT)
+        if calls:
+            await asyncio.wait([call for _, call in calls], timeout=PUBLISH_TIMEOUT)
         return [(row, _error_of(call)) for row, call in calls]
 
     def _call(self, row: Waiting) -> asyncio.Future[Receipt]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
@@ -11,15 +10,17 @@ from msgspec import Struct
 
 from ..backends.sql import stretches
 from ..backends.sql.database import Database
+from ..backends.supervision import keep_going
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError
+from ..logs import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 P = ParamSpec("P")
 
-logger = logging.getLogger("aibos_realtime.retention")
+logger = get_logger("aibos_realtime.retention")
 
 SWEEP_EVERY = 60.0
 """Seconds from the end of one sweep to the next."""
@@ -67,7 +68,7 @@ class Retention:
     async def start(self) -> None:
         """Begin to sweep: now, and then every minute; returns at once. Idempotent."""
         if self._sweeping is None:
-            self._sweeping = asyncio.get_running_loop().create_task(self._keep_sweeping(), name="retention")
+            self._sweeping = asyncio.get_running_loop().create_task(keep_going(self._keep_sweeping, "retention", clock=self._clock), name="retention")
 
     async def stop(self) -> None:
         """End it. Idempotent."""

@@ -7,7 +7,6 @@ Members hear an event when it comes back from the log, on every node alike.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from ..backends.epochs import new_epoch
 from ..backends.shared_log import Append, Appended, Remembered, SharedLog, Stretch
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import BackendError, BrokerUnavailable, IdempotencyConflict, Overloaded, UnrecoverablePosition, ValidationError
+from ..logs import get_logger
 from ..metrics import Metrics
 from ..protocol.messages import Position
 from .commits import Commits
@@ -26,7 +26,7 @@ from .prober import Prober
 
 T = TypeVar("T")
 
-logger = logging.getLogger("aibos_realtime.log")
+logger = get_logger("aibos_realtime.log")
 
 IDEMPOTENCY_WINDOW = 300.0
 RETRY = 0.25
@@ -158,12 +158,16 @@ class SharedBroker:
             else:
                 receipt.set_result(done)
 
-    async def _begin(self, room: str) -> Position:
+    async def _begin(self, room: str, split: str | None = None) -> Position:
         """Where a room ends, in an epoch that has all that was seen: the last one, or else a new one.
 
-        In a new one the ids of the last minutes are known too, by what the store has of them, if the log may have lost any.
+        In a new one the ids of the last minutes are known too, by what the store has of them, if the log may have lost any. `split`: an epoch of
+        which there are two histories (the log was taken over by a copy while some node went on with the original): whoever has a position of it
+        may mean either, so it ends.
         """
         seen = self._known(room)
+        if split is not None:
+            return await self._begin_anew(room, [*seen, Position(split, MAX_OFFSET)])
         end = await self._log.end(room, seen)
         while end.doubt is not None:
             seen += await self._stored_beyond(room, end.position)

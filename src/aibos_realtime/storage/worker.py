@@ -6,7 +6,6 @@ It keeps no message: what it has taken and not settled when the process ends is 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 from ..backends.queue import QueueLimits, QueueStore, Taken, Verdict
 from ..clock import Clock
 from ..errors import BackendError
+from ..logs import get_logger
 from ..protocol.backoff import Backoff
 from .handling import Handling, ProcessOptions, QueueHandler
 
-logger = logging.getLogger("aibos_realtime.queue")
+logger = get_logger("aibos_realtime.queue")
 
 MAX_AHEAD = 500
 """Messages that a worker has taken at most beyond those that its handlers are busy with."""

@@ -168,7 +168,7 @@ class MemoryLog:
             head.events = [one for one in head.events if one is not logged]
             self.waiting[shard] = [one for one in self.waiting[shard] if not entry or one.id != entry]
             if draft.keyed:
-                del self.ids[key]
+                self.ids.pop(key, None)  # gone already, where the same id was given two places and both are undone
 
         self._undo.append(undo)
         for node in self.nodes:

@@ -68,7 +68,9 @@ class MemoryStore:
         self._check()
         if not self.poisoned.isdisjoint(event.id for event in events):
             raise Refused("a row is poisoned")
-        places = {_place(row) for row in self.rows}
+        places = {_place(row): row.id for row in self.rows}
+        if any(places.get(_place(event), event.id) != event.id and not places[_place(event)].startswith("dead-") for event in events):
+            raise Refused("another event has its place")
         fresh: list[LoggedEvent] = []
         bare: set[int] = set()
         for number, event in enumerate(events):
@@ -77,13 +79,15 @@ class MemoryStore:
             if number in hollow:
                 bare.add(len(fresh))
             fresh.append(event)
-            places.add(_place(event))
+            places[_place(event)] = event.id
         self._store(fresh, frozenset(bare))
 
     async def bury(self, event: LoggedEvent, reason: str, now: int) -> None:
         self._check()
-        if _place(event) not in {_place(row) for row in self.rows}:
+        there = next((row.id for row in self.rows if _place(row) == _place(event)), None)
+        if there is None:
             self.rows.append(structs.replace(event, event="dead", data=b"", id=f"dead-{new_epoch()}", user_id=None, audience=None))
+        if there is None or not (there == event.id or there.startswith("dead-")):
             self.buried.append((event, reason))
 
     async def heads(self, rooms: Iterable[str]) -> dict[str, Position]:

@@ -8,12 +8,12 @@ stream of a connection that has nothing queued. All else goes the ordinary way: 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import ConfigurationError
+from ..logs import get_logger
 
 if TYPE_CHECKING:
     from . import compiled as Compiled
@@ -24,7 +24,7 @@ try:
 except ImportError:  # pure Python: no compiler was there, or none was wanted
     compiled = None
 
-logger = logging.getLogger("aibos_realtime")
+logger = get_logger("aibos_realtime")
 
 Write = Callable[[bytes], None]
 Engine = Literal["auto", "io_uring", "send", "python"]
@@ -91,7 +91,13 @@ def release(write: Write) -> None:
 
 
 def send_in_turn(receivers: Iterable[Receiver], data: bytes) -> None:
-    """Call each `write`."""
+    """Call each `write`, whatever goes wrong with another; the first error is raised at the end."""
+    failure: Exception | None = None
     for receiver in receivers:
         write = receiver.write  # two steps: the interpreter specialises loading a slot, but not calling one
-        write(data)
+        try:
+            write(data)
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure

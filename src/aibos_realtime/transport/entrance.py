@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 from ..protocol.frames import FrameReader
 from .batch import Write
+from .crowd import Crowd
 from .http import Acceptance, Gate, Headers, HttpProtocol, UpgradeRequest, tokens_of
 from .websocket import PlainWebSocketTransport, WebSocketTransport
 
@@ -30,8 +32,16 @@ _NO_FRAMES_YET = FrameReader(masked=False)
 class Entrance:
     """Makes the protocol of each connection of a port. `make_http` makes that of one which is no usual handshake."""
 
-    def __init__(self, gate: Gate, make_http: Callable[[], HttpProtocol], *, is_secure: bool) -> None:
-        """`is_secure`: connections come over TLS."""
+    def __init__(
+        self,
+        gate: Gate,
+        make_http: Callable[[], HttpProtocol],
+        *,
+        is_secure: bool,
+        descriptors: int | None = None,
+        connections: Collection[Any] = (),
+    ) -> None:
+        """`is_secure`: connections come over TLS. `descriptors`: how many the process may have; `connections`: those of HTTP."""
         self.gate = gate
         self.make_http = make_http
         self.is_secure = is_secure
@@ -41,6 +51,7 @@ class Entrance:
         self._seconds = limits.handshake_seconds
         self._silent: dict[Newcomer, float] = {}
         """Who has not said anything yet, and until when he may be silent; the first comes first."""
+        self._crowd = Crowd(descriptors, self._silent, connections) if descriptors is not None else None
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -51,6 +62,9 @@ class Entrance:
         """Give a connection its time to ask for something. One timer serves all: they have the same time."""
         if self._is_closed:  # accepted while the port was closed
             newcomer.turn_away()
+            return
+        if self._crowd is not None and not self._crowd.has_place(newcomer.stream):
+            self.gate.refused(503)
             return
         if self._seconds is None:
             self._silent[newcomer] = 0.0
@@ -105,7 +119,13 @@ class Newcomer(WebSocketTransport):
         super().__init__(stream, reader, remote_address, write)
         self._entrance = None
 
+    @property
+    def stream(self) -> asyncio.Transport:
+        return self._stream
+
     def turn_away(self) -> None:
+        if self._entrance is not None:
+            self._entrance.forget(self)
         self._stream.close()
 
     # — what the loop tells —

@@ -17,8 +17,9 @@ import httptools
 import msgspec
 from msgspec import Struct
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from .answering import AnsweringProtocol
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -28,13 +29,18 @@ LINGER = 1.0
 
 
 class HttpLimits(Struct, frozen=True):
-    """Bytes of a URL, of one header field, of all; the number of fields; seconds for a request's head (None = off), a decision included."""
+    """Bytes of a URL, of one header field, of all; the number of fields; seconds for a request's head (None = off), a decision included.
+
+    `answer_seconds`: see `Draining`. `requests_ahead`: of one connection, that wait for the answer to one before.
+    """
 
     url_bytes: int = 8 * 1024
     header_fields: int = 64
     header_bytes: int = 8 * 1024
     headers_bytes: int = 16 * 1024
     handshake_seconds: float | None = 10.0
+    answer_seconds: float | None = 30.0
+    requests_ahead: int = 32
 
 
 class UpgradeRequest(Struct, frozen=True):
@@ -99,11 +105,11 @@ class Gate(Protocol):
         """Count a request that was refused before it could be decided."""
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(AnsweringProtocol):
     """One connection, from accept to its end or to the 101."""
 
     def __init__(self, gate: Gate, *, has_app: bool, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+        super().__init__(config, server_state, app_state, answer_seconds=gate.http_limits.answer_seconds)
         self._gate = gate
         self._has_app = has_app
         self._limits = gate.http_limits
@@ -187,11 +193,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes:
             self._refuse(Refusal(408, "timeout", "The request did not arrive in time."))
         else:
-            self.transport.close()
+            self.close()
 
     # — what the parser tells —
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= self._limits.requests_ahead:
+            self._violation = (429, f"More than {self._limits.requests_ahead} requests were sent ahead of their answers.")
+            raise ValueError  # stops the parser
         super().on_message_begin()
         self._field_bytes = 0
         self._is_between = False
@@ -345,7 +354,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write_eof()
             self._deadline = self.loop.call_later(LINGER, self.transport.abort)
         else:
-            self.transport.close()
+            self.close()
 
 
 def tokens_of(value: bytes) -> set[bytes]:

@@ -7,14 +7,22 @@ All connections of a process read into one shared buffer (`get_buffer`, or on pl
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from time import perf_counter
 from typing import cast
 
 from ..protocol.close_codes import CloseCode
-from ..protocol.frames import CLOSE, FAILED, PING, PONG, FrameReader, close_payload, encode_frame, parse_close
+from ..protocol.frames import CLOSE, FAILED, PING, PONG, TURN, FrameReader, close_payload, encode_frame, parse_close
 from .base import ASSEMBLY_TIMEOUT, CLOSE_TIMEOUT, Peer
 from .batch import Write, release
+from .turns import has_crowd, running_turns
 
 READ_BYTES = 256 * 1024
+TURN_SECONDS = 0.005
+"""For what one peer asks: what takes longer together is done in several turns, as what is more than `frames.TURN` is."""
+
+_NONE, _HELD, _QUEUED = range(3)
+"""Of a turn: nothing waits for one; it waits until the hub wants to hear again; it will come."""
 
 _shared = memoryview(bytearray(READ_BYTES))
 
@@ -26,7 +34,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     most. Were the socket closed at once, unread bytes would make the kernel send a reset, and the reset would eat the close frame.
     """
 
-    __slots__ = ("_close", "_closing", "_deadline", "_peer", "_reader", "_reading", "_stream", "remote_address", "write")
+    __slots__ = ("_close", "_closing", "_deadline", "_peer", "_reader", "_reading", "_stream", "_turn", "_unheard", "remote_address", "write")
 
     shows_life = True
 
@@ -39,7 +47,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         self._peer: Peer | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._closing = False
-        self._reading = True
+        self._reading = True  # as far as the hub is concerned
+        self._turn = _NONE
+        self._unheard: Sequence[tuple[int, bytes]] = ()
         self._close: tuple[int, str] | None = None
 
     def attach(self, peer: Peer) -> None:
@@ -63,12 +73,15 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         if self._reading and not self._closing:
             self._reading = False
-            self._stream.pause_reading()
+            if self._turn == _NONE:
+                self._stream.pause_reading()
 
     def resume_reading(self) -> None:
         if not self._reading:
             self._reading = True
-            if not self._stream.is_closing():
+            if self._turn != _NONE:
+                self._queue()
+            elif not self._stream.is_closing():
                 self._stream.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
@@ -117,11 +130,29 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         reader = self._reader
-        messages = reader.feed(data)
-        for opcode, payload in messages:
+        messages = reader.feed(data, TURN if self._turn != _NONE or not has_crowd() else ())  # behind those who wait already
+        self._hear(messages)
+        if reader.incomplete:
+            if self._deadline is not None and not self._closing and any(opcode < CLOSE for opcode, _ in messages):
+                self._deadline.cancel()  # it was for a message that is whole by now; another has begun
+                self._deadline = None
+            if self._deadline is None:
+                self._deadline = asyncio.get_running_loop().call_later(ASSEMBLY_TIMEOUT, self._assembly_too_slow)
+        elif self._deadline is not None and not self._closing:
+            self._deadline.cancel()
+            self._deadline = None
+        self._settle()
+
+    def _hear(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        """Act on what the peer says, until the hub does not want to hear more, or the turn is over: what is left then is kept for later."""
+        end = perf_counter() + TURN_SECONDS
+        for number, (opcode, payload) in enumerate(messages):
             if self._closing:
                 if opcode == CLOSE:
                     self._end()
+            elif not self._reading or (number and perf_counter() > end):
+                self._unheard = messages[number:]
+                return
             elif opcode < CLOSE and opcode != FAILED:
                 if self._peer is not None:
                     self._peer.received(opcode, payload)
@@ -134,15 +165,40 @@ class WebSocketTransport(asyncio.BufferedProtocol):
                     self.write(encode_frame(PONG, payload))
                 if self._peer is not None:
                     self._peer.received(opcode, payload)
-        if reader.incomplete:
-            if self._deadline is not None and not self._closing and any(opcode < CLOSE for opcode, _ in messages):
-                self._deadline.cancel()  # it was for a message that is whole by now; another has begun
-                self._deadline = None
-            if self._deadline is None:
-                self._deadline = asyncio.get_running_loop().call_later(ASSEMBLY_TIMEOUT, self._assembly_too_slow)
-        elif self._deadline is not None and not self._closing:
-            self._deadline.cancel()
-            self._deadline = None
+
+    # — turns —
+
+    def _settle(self) -> None:
+        """Read on; or, where something is left to be looked at, do that when it is our turn, and read nothing before."""
+        if self._unheard or self._reader.has_more:
+            if self._reading:
+                if self._turn == _NONE:
+                    self._stream.pause_reading()
+                self._queue()
+            else:
+                self._turn = _HELD
+        elif self._turn != _NONE:
+            self._turn = _NONE
+            if self._reading and not self._stream.is_closing():
+                self._stream.resume_reading()
+
+    def _queue(self) -> None:
+        if self._turn != _QUEUED:
+            self._turn = _QUEUED
+            running_turns().wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = _HELD
+        if not self._reading or self._stream.is_closing():
+            return
+        unheard, self._unheard = self._unheard, ()
+        if unheard:
+            self._hear(unheard)
+            self._settle()
+        else:
+            self._feed(b"")
+
+    # — closing —
 
     def _answer_close(self, payload: bytes) -> None:
         """The peer closes: echo its code, and end (section 5.5.1)."""
@@ -191,7 +247,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 
     def _assembly_too_slow(self) -> None:
         self._deadline = None
-        if not self._closing:
+        if not self._reading:  # it is not for the peer's lack of speed
+            self._deadline = asyncio.get_running_loop().call_later(ASSEMBLY_TIMEOUT, self._assembly_too_slow)
+        elif not self._closing:
             self._fail(close_payload(CloseCode.POLICY_VIOLATION, "a message took too long to arrive"))
 
 

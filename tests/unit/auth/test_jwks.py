@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from aibos_realtime.auth import jwks
-from aibos_realtime.auth.jwks import KeySet, fetch_document, keys_in
+from aibos_realtime.auth.jwks import KeySet, keys_in
 from aibos_realtime.testing.clock import ManualClock, settle
 
 from .material import Provider, ec_key, jwk, rsa_key, serve_keys
@@ -188,30 +188,3 @@ def test_entries_of_other_kinds_are_passed_over() -> None:
     assert found["rsa"].key.public_numbers() == rsa_key().public_key().public_numbers(), "the first of two with one id"
     with pytest.raises(ValueError, match="not a key set"):
         keys_in(json.dumps({"keys": entries * 21}).encode(), ALL)
-
-
-def test_redirects_are_not_followed(provider: Provider) -> None:
-    provider.status = 302
-    provider.headers = {"Location": provider.url}
-    with pytest.raises(OSError, match="302"):
-        fetch_document(provider.url)
-    assert provider.hits == 1
-
-
-def test_a_document_that_is_too_large(provider: Provider) -> None:
-    provider.body = b" " * 2000
-    assert len(fetch_document(provider.url, max_bytes=2000)) == 2000
-    with pytest.raises(ValueError, match="too large"):
-        fetch_document(provider.url, max_bytes=1999)
-
-
-def test_a_provider_that_does_not_answer(provider: Provider) -> None:
-    provider.gate.clear()
-    with pytest.raises(OSError, match="timed out"):
-        fetch_document(provider.url, timeout=0.05)
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://localhost/keys", "data:,{}"])
-def test_other_schemes_are_refused(url: str) -> None:
-    with pytest.raises(OSError, match="unknown url type"):
-        fetch_document(url)

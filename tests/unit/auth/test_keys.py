@@ -27,6 +27,7 @@ ALL = ("RS256", "ES256")
         ("secret", "a secret known from documentation was given"),
         ("changeme" * 5, "a secret known from documentation was given"),
         ("", "nothing, or a public or private key was given"),
+        (" \t" * 20, "nothing but blanks was given"),
         ("x" * 31, "31 bytes were given"),
         ("\ud800" * 40, "text that is not Unicode was given"),
     ],

@@ -47,6 +47,14 @@ async def test_a_wrong_key_is_not_made_good_by_a_token() -> None:
         await operators.identify([(b"x-api-key", b"wrong"), (b"authorization", f"Bearer {auth.issue(user_id='ann', role='operator')}".encode())])
 
 
+async def test_two_keys_are_none() -> None:
+    """The first one counted, so that what stood before the server could look at the other."""
+    operators, _ = make(api_keys=[KEY])
+    for order in ((KEY, "wrong"), ("wrong", KEY), (KEY, KEY)):
+        with pytest.raises(AuthenticationError):
+            await operators.identify([(b"x-api-key", one.encode()) for one in order])
+
+
 async def test_a_role_makes_an_operator() -> None:
     operators, auth = make(operator_roles="operator, support")
     for role, is_operator in (("operator", True), ("support", True), ("admin", False), ("user", False)):

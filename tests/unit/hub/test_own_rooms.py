@@ -73,3 +73,27 @@ async def test_there_is_nobody_to_tell_anything(net: MemoryServer) -> None:
     net.server.rooms.hear_notice("a", b'{"event":"user.left","user":"x","since":"1"}')
     await net.server.rooms.start()
     assert await ann.take_all() == []
+
+
+async def test_a_room_that_was_only_joined_makes_place_once_it_is_empty(net: MemoryServer) -> None:
+    """One user who joined and left as many rooms as there may be had them all for `room_timeout`: nobody else could open one."""
+    ann, bob = await net.connect("ann"), await net.connect("bob")
+    for room in ("a", "b"):
+        await ann.request("join-room", room)
+        await ann.request("leave-room", room)
+    await bob.request("join-room", "b")
+    await bob.request("join-room", "c")
+    assert sorted(net.server.rooms.by_id) == ["b", "c"], "the empty one went"
+    with pytest.raises(RoomLimitExceeded):
+        await ann.request("join-room", "d")
+
+
+async def test_a_room_that_somebody_made_or_published_to_makes_no_place(net: MemoryServer) -> None:
+    ann = await net.connect("ann")
+    await net.server.rooms.create_room("made")
+    await ann.request("join-room", "heard")
+    await ann.request("note", 1, room="heard")
+    await ann.request("leave-room", "heard")
+    with pytest.raises(RoomLimitExceeded):
+        await ann.request("join-room", "c")
+    assert sorted(net.server.rooms.by_id) == ["heard", "made"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aibos_realtime import where
+from aibos_realtime.backends.base import LoggedEvent
 from aibos_realtime.testing.clock import settle
 from aibos_realtime.testing.server import MemoryServer, memory_server
 
@@ -128,3 +129,20 @@ async def test_events_for_a_room_with_nobody_in_it_are_logged(net: MemoryServer)
     await net.server.broadcaster.broadcast_to_room("empty", "note", 1)
     ann = await net.connect("ann")
     assert [event["data"] for event in (await ann.request("history", {"roomId": "empty"}))["events"]] == [1]
+
+
+async def test_an_event_that_cannot_be_written_costs_no_other_room_anything(net: MemoryServer, caplog: pytest.LogCaptureFixture) -> None:
+    """One event that could not be put into a frame took with it, without a word, what all other rooms were to get at that moment."""
+    ann, bob = await net.connect("ann", codec="msgpack"), await net.connect("bob")
+    for room in ("broken", "whole"):
+        await ann.request("join-room", room)
+        await bob.request("join-room", room)
+    fanout = net.server.sending.fanout
+    assert fanout is not None
+    fanout.deliver(LoggedEvent("broken", "note", b"1e400", "x", "e1", 7, 5))
+    fanout.deliver(LoggedEvent("whole", "note", b"5", "y", "e1", 1, 5))
+    for client in (ann, bob):
+        told = await client.take_all()
+        assert [message["data"] for message in told if message.get("room") == "whole"] == [5]
+        assert {"roomId": "broken", "epoch": "e1", "offset": 7} in [message["data"] for message in told if message["event"] == "resync"]
+    assert "events of a room could not be sent" in caplog.text

@@ -79,3 +79,12 @@ def test_registered_filters(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_deciding() -> None:
     assert decide(lambda user: "yes", ANN) is True and decide(lambda user: None, ANN) is False and decide(lambda user: 1 / 0, ANN) is False  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("key", ["role__like", "plan__x", "id__between"])
+def test_a_condition_of_a_newer_version_holds_for_nobody(key: str) -> None:
+    """A node that was updated first sent an event with an operator that the others did not know yet: KeyError, in the middle of their fan-out."""
+    audience = Audience(where={key: "user"})
+    assert not Filters().admits(audience, ANN)
+    decision = Filters().decision(audience, {})
+    assert decision is not None and [test(ANN) for test in (decision.of_kind, decision.of_own) if test is not None] == [False]

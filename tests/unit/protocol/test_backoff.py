@@ -77,6 +77,18 @@ def test_a_planned_delay_lies_within_the_announced_bounds_and_counts() -> None:
     assert backoff.attempts == 1
 
 
+def test_a_server_that_says_to_come_back_at_once_each_time_is_not_hammered() -> None:
+    """Clients asked without a pause: the server accepted each connection, announced a delay of 0 to 0 seconds and closed, for ever."""
+    backoff = Backoff(random=lambda: 0.5)
+    delays = []
+    for _ in range(4):
+        backoff.connected(0.0)
+        backoff.lost(0.1)
+        delays.append(backoff.planned_delay(0.0, 0.0))
+    assert delays == [0.0, 5.0, 10.0, 10.0]
+    assert backoff.planned_delay(3.0, 63.0) == 33.0
+
+
 def test_a_server_that_closes_at_once_is_not_hammered() -> None:
     """A handshake every time and a close right after it: over ten minutes the mean wait stays near half the limit."""
     source = random.Random(1)

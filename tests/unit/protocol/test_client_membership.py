@@ -450,3 +450,15 @@ def test_a_position_that_the_application_kept() -> None:
     one.event(1)
     one.event(2)
     assert one.offsets() == [1, 2]
+
+
+def test_a_join_that_waits_for_its_turn_outlives_the_end_of_the_room() -> None:
+    """A server that did not know the client yet said that a room had ended whose join waited to be sent: it never was, and the call hung."""
+    one = Talk()
+    ref = one.session.join("r", 0.0)
+    one.connect(user=None)
+    one.get("room-closed", {"roomId": "r", "reason": "gone"})
+    lost_and_back(one)
+    assert [frame["ref"] for frame in one.written()] == [ref]
+    one.joined(ref, 5)
+    assert one.answer(ref) == JoinedRoom("r", "e1", 5)

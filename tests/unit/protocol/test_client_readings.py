@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from aibos_realtime import errors
+from aibos_realtime import ProtocolError, RateLimitExceeded, RealtimeError, errors
+from aibos_realtime.client.wire import JsonWire
 from aibos_realtime.protocol.client_notices import Parting
-from aibos_realtime.protocol.client_readings import read_delay, read_error, read_parting, read_positions, read_user, to_event, to_frame
+from aibos_realtime.protocol.client_readings import (
+    LONGEST_DELAY,
+    JoinedRoom,
+    read_delay,
+    read_error,
+    read_parting,
+    read_positions,
+    read_text,
+    read_user,
+    to_event,
+    to_frame,
+)
 from aibos_realtime.protocol.messages import Position, ServerMessage
 
 
@@ -74,3 +88,32 @@ def test_an_event_as_the_application_gets_it() -> None:
 def test_a_frame_holds_only_what_is_given() -> None:
     assert to_frame("a", msgspec.UNSET) == {"event": "a"}
     assert to_frame("a", msgspec.Raw(b"1"), room="r") == {"event": "a", "data": msgspec.Raw(b"1"), "room": "r"}
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53 + 1, 10**30])
+def test_an_offset_beyond_all_logs_is_none(offset: int) -> None:
+    """A server said offset 10^30 in JSON. The client kept it, came to one that speaks MessagePack, could not write it down, and gave up for good."""
+    with pytest.raises(msgspec.ValidationError):
+        read_positions({"all": {"epoch": "e", "offset": offset}})
+    with pytest.raises(ProtocolError):
+        JsonWire().decode(json.dumps({"event": "note", "room": "a", "offset": offset}))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"roomId": "a", "epoch": "e", "offset": offset}, JoinedRoom)
+
+
+@pytest.mark.parametrize("wait", [1e306, 10**400, float("inf"), -1e9, float("nan"), True, "5", None])
+def test_no_wait_of_a_server_is_endless_or_no_number(wait: object) -> None:
+    """`retryAfter: 1e306` raised OverflowError in the reader of the connection, and the client ended for good. NaN in MessagePack had it spin."""
+    error = read_error(ServerMessage("error", {"code": "rate_limited", "message": "", "retryAfter": wait}))
+    assert isinstance(error, RateLimitExceeded) and 0 <= error.retry_after <= LONGEST_DELAY
+
+
+def test_texts_that_are_none() -> None:
+    """A message that was a list, a thousand levels deep, was made a text of: RecursionError, and the end of the client."""
+    deep: list[object] = []
+    for _ in range(sys.getrecursionlimit() - 100):
+        deep = [deep]
+    for name in ("error", "permission_denied"):
+        assert isinstance(read_error(ServerMessage(name, {"code": deep, "message": deep, "resource": deep, "errors": 5})), RealtimeError)
+    assert read_parting({"reason": deep}).reason == ""
+    assert read_text(deep, "closed") == "closed" and read_text("", "closed") == "closed" and read_text("a") == "a"

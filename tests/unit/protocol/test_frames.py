@@ -21,7 +21,6 @@ from aibos_realtime.protocol.frames import (
     PONG,
     TEXT,
     FrameReader,
-    apply_mask,
     close_payload,
     encode_frame,
     is_close_code,
@@ -410,13 +409,6 @@ def test_any_head_never_raises(first: int, second: int, rest: bytes, open_messag
     for opcode, payload in reader.feed(head(first, second, rest) * 3):
         assert opcode in (TEXT, BINARY, CLOSE, PING, PONG, FAILED)
         assert opcode == FAILED or len(payload) <= 125
-
-
-@given(st.binary(min_size=1, max_size=100), st.sampled_from([16_383, 16_384, 16_385, 40_000]) | st.integers(0, 100), masks)
-def test_masking_twice_is_nothing(seed: bytes, size: int, mask: bytes) -> None:
-    payload = (seed * size)[:size]
-    assert apply_mask(payload, mask) == bytes(byte ^ mask[at & 3] for at, byte in enumerate(payload))
-    assert apply_mask(apply_mask(payload, mask), mask) == payload
 
 
 # --- what we send --------------------------------------------------------------------------------------------------------------------

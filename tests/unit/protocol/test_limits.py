@@ -94,7 +94,8 @@ def test_text_that_is_not_suspect_holds_nothing_that_is_refused(value: Any, asci
 
 
 @pytest.mark.parametrize(
-    "text", [b"1E400", b"1e+400", b"[1.0e0400]", b"-9e999", b"123456789012345678e-9", b'"\\u0000"', b"9007199254740993", b"[" * 33]
+    "text",
+    [b"1E400", b"1e+400", b"[1.0e0400]", b"-9e999", b"5e-324", b"[1,2E-310]", b"123456789012345678e-9", b'"\\u0000"', b"9007199254740993", b"[" * 33],
 )
 def test_what_is_suspect(text: bytes) -> None:
     assert is_suspect(text)

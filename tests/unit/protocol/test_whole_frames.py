@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aibos_realtime.protocol import frames
-from aibos_realtime.protocol.deflate import Inflater
-from aibos_realtime.protocol.frames import BINARY, CLOSE, CONTINUATION, FAILED, PING, TEXT, FrameReader, encode_frame, mask_by_integers
+from aibos_realtime.protocol.deflate import Inflater, compress
+from aibos_realtime.protocol.frames import BINARY, CLOSE, CONTINUATION, FAILED, PING, TEXT, TURN, FrameReader, encode_frame
+from aibos_realtime.protocol.masking import mask_by_integers
 
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -120,14 +121,49 @@ def test_the_two_ways_agree(chunks: list[bytes], with_deflate: bool, max_message
         assert messages == long.feed(data) and short.incomplete == long.incomplete
 
 
-@given(st.binary(max_size=300) | st.sampled_from([16_383, 16_384, 40_001]).map(bytes), st.binary(min_size=4, max_size=4))
-def test_unmasking_is_the_same_without_the_compiled_part(payload: bytes, mask: bytes) -> None:
-    assert mask_by_integers(payload, mask) == frames.apply_mask(payload, mask) == mask_by_integers(memoryview(payload), bytearray(mask))
-
-
 @pytest.mark.parametrize("size", [5, 200, 70_000])
 def test_frames_are_read_without_the_compiled_part(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = sent(TEXT, b"a" * size)
     monkeypatch.setattr(frames, "apply_mask", mask_by_integers)
     reader = FrameReader(max_message=None)
     assert reader.take_whole(data) in (b"a" * size, None) and reader.feed(data * 2) == [(TEXT, b"a" * size)] * 2
+
+
+def in_turns(reader: FrameReader, data: bytes) -> list[list[tuple[int, bytes]]]:
+    """What each turn finds."""
+    turns = [reader.feed(data, TURN)]
+    while reader.has_more:
+        turns.append(reader.feed(b"", TURN))
+    return turns
+
+
+@pytest.mark.parametrize("what", [sent(PING), sent(TEXT, b"a"), sent(TEXT)], ids=["control", "message", "empty"])
+def test_nobody_has_more_frames_looked_at_in_a_turn_than_others(what: bytes) -> None:
+    """One peer sent 43,000 empty messages in one segment, and all others waited 40 ms until each had been looked at."""
+    reader = FrameReader()
+    assert [len(found) for found in in_turns(reader, what * 1000 + what[:3])] == [256, 256, 256, 232]
+    assert reader.incomplete
+    assert len(reader.feed(what[3:])) == 1
+
+
+def test_nobody_has_more_inflated_in_a_turn_than_a_few_messages() -> None:
+    """256 KiB of small bombs held the loop for 180 ms, and all that they inflated to was there at once."""
+    bomb, reader = sent(TEXT, compress(b"0" * 60_000), rsv1=True), FrameReader(inflater=Inflater())
+    turns = in_turns(reader, bomb * 100)
+    assert sum(map(len, turns)) == 100
+    assert {sum(len(payload) for _, payload in found) for found in turns[:-1]} == {300_000}
+
+
+def test_what_waits_for_its_turn_is_not_incomplete() -> None:
+    reader = FrameReader()
+    reader.feed(sent(PING) * 257, TURN)
+    assert (reader.has_more, reader.incomplete) == (True, False)
+    reader.feed(sent(PING), TURN)
+    assert (reader.has_more, reader.incomplete) == (False, False)
+
+
+@given(st.lists(st.sampled_from([sent(PING), sent(TEXT, b"a"), sent(TEXT, compress(b"0" * 60_000), rsv1=True), sent(TEXT, b"b", fin=False)])))
+def test_turns_leave_nothing_out(parts: list[bytes]) -> None:
+    data = b"".join(parts * 30)
+    whole, reader = FrameReader(inflater=Inflater()), FrameReader(inflater=Inflater())
+    assert [message for found in in_turns(reader, data) for message in found] == whole.feed(data) and reader.incomplete == whole.incomplete

@@ -244,3 +244,16 @@ async def test_draining_tells_everybody_and_lets_handlers_end() -> None:
         await server.stop(drain=5)
         await stopping
         assert done == [1] and (await client.receive("ack"))["data"] == 5 and await client.closed() == 4001
+
+
+async def test_nobody_is_closed_for_what_he_may_have_sent_while_this_node_stood_still() -> None:
+    """A handler that held the loop had everybody closed whose time had run out meanwhile, before what he had sent in time was read."""
+    clock = ManualClock()
+    async with memory_server(clock=clock) as net:
+        silent = await net.connect()
+        await clock.advance(7)
+        clock._monotonic += 4.0  # nothing was called
+        await clock.advance(1.5)
+        assert silent.socket.is_open
+        await clock.advance(2.0)
+        assert await silent.closed() == 4502

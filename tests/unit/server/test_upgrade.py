@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibos_realtime.errors import ConfigurationError
-from aibos_realtime.server.upgrade import TrustedProxies, Upgrade
+from aibos_realtime.server.upgrade import TrustedProxies, Upgrade, subscriber_of
 from aibos_realtime.transport.http import UpgradeRequest
 
 GOOD = {b"host": b"app.example.com", b"sec-websocket-version": b"13", b"sec-websocket-key": b"dGhlIHNhbXBsZSBub25jZQ=="}
@@ -45,6 +45,11 @@ HEAD, KEY = (b"host", b"other"), b"sec-websocket-key"
         (upgrade(without=b"host"), 400),
         (upgrade(HEAD), 400),
         (upgrade((b"host", b""), without=b"host"), 400),
+        (upgrade((b"host", b"app.example.com, evil.example"), without=b"host"), 400),
+        (upgrade((b"host", b"app.example.com/ws"), without=b"host"), 400),
+        (upgrade((b"host", b"user@app.example.com"), without=b"host"), 400),
+        (upgrade((b"content-length", b"5")), 400),
+        (upgrade((b"transfer-encoding", b"chunked")), 400),
         (upgrade(without=KEY), 400),
         (upgrade((KEY, GOOD[KEY])), 400),
         (upgrade((KEY, b"short"), without=KEY), 400),
@@ -135,3 +140,11 @@ def test_tls_at_the_proxy() -> None:
 def test_what_is_no_network() -> None:
     with pytest.raises(ConfigurationError, match="^trusted_proxies: 'proxy' was given"):
         TrustedProxies(["10.0.0.0/8", "proxy"])
+
+
+def test_limits_count_ipv6_addresses_by_the_network_of_a_subscriber() -> None:
+    same = ["2001:db8:1:2::", "2001:db8:1:2::1", "2001:DB8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::1%eth0"]
+    assert {subscriber_of(address) for address in same} == {"2001:db8:1:2::"}
+    assert subscriber_of("2001:db8:1:3::1") == "2001:db8:1:3::"
+    assert subscriber_of("::ffff:192.0.2.1") == subscriber_of("192.0.2.1") == "192.0.2.1"
+    assert subscriber_of("") == "" and subscriber_of("no:address") == "no:address"

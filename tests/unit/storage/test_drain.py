@@ -206,6 +206,49 @@ class TestTheLease:
             await bench.clock.advance(1.0)
             assert first.drainer.is_holder and not second.drainer.is_holder
 
+    async def test_a_node_that_the_store_does_not_answer_lets_another_one_drain(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        """Publishers of committed rooms were refused at every node, and events waited in Redis, for as long as one node was cut off from the
+        database: the one with the lease, which it kept, though all others reached the store."""
+        cut_off = MemoryStore()
+        first = Node("first", bench.intake, cut_off, bench.holder)
+        bench.nodes.append(first)
+        await first.drainer.start()
+        await settle()
+        second = await bench.start()
+        assert (first.drainer.is_holder, second.drainer.is_holder) == (True, False)
+        cut_off.is_down = True
+        bench.publish(700)
+        await bench.clock.advance(module.MOST_OUTAGE + module.ASK_AGAIN + 1.5)
+        assert (first.drainer.is_holder, second.drainer.is_holder) == (False, True)
+        await bench.assert_all_is_stored()
+        assert cut_off.rows == []
+        await bench.clock.advance(30.0)
+        assert second.drainer.is_holder, "there it stays"
+        assert told(caplog) == ["the store takes nothing"]
+
+    async def test_a_short_outage_moves_it_nowhere(self, bench: Bench) -> None:
+        first, second = await bench.start(), await bench.start()
+        bench.store.is_down = True
+        bench.publish(1)
+        await bench.clock.advance(module.MOST_OUTAGE * 0.7)
+        bench.store.is_down = False
+        await bench.clock.advance(1.0)
+        await bench.assert_all_is_stored()
+        assert (first.drainer.is_holder, second.drainer.is_holder) == (True, False) and first.lease.released == 0
+
+    async def test_where_nobody_reaches_the_store_all_try_in_turn(self, bench: Bench) -> None:
+        nodes = [await bench.start() for _ in range(3)]
+        bench.store.is_down = True
+        bench.publish(1)
+        holders = set()
+        for _ in range(60):
+            await bench.clock.advance(0.5)
+            holders |= {node.lease.name for node in nodes if node.drainer.is_holder}
+        assert len(holders) >= 2 and 3 <= sum(node.lease.released for node in nodes) <= 12
+        bench.store.is_down = False
+        await bench.clock.advance(2.0)
+        await bench.assert_all_is_stored()
+
     async def test_nothing_is_drained_that_was_not_renewed_in_time(self, bench: Bench) -> None:
         node = await bench.start()
         node.lease.is_away = True
@@ -488,7 +531,7 @@ class TestWhatWaits:
         node, other = await bench.start(), await bench.start()
         bench.store.is_down = True
         bench.publish(700)
-        await bench.clock.advance(2.0)
+        await bench.clock.advance(0.8)
         assert (node.drainer.waiting, other.drainer.waiting) == (700, None)
         assert node.drainer.oldest_age > 0
         bench.store.is_down = False

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec import structs
 
-from aibos_realtime import BrokerUnavailable, Position
+from aibos_realtime import BrokerUnavailable, Position, UnrecoverablePosition
 from aibos_realtime.backends.base import LoggedEvent
 from aibos_realtime.storage import followed as followed_module
 from aibos_realtime.storage.following import CHECK_EVERY, SLICES
@@ -162,7 +162,10 @@ async def test_another_event_at_a_place_that_was_delivered_is_told_as_a_loss(nod
 
 
 async def test_a_log_that_has_another_event_there_is_told_as_a_loss(nodes: Nodes) -> None:
-    """It forgot some events, and others took their places, so many that it stands further than before."""
+    """A copy of the log had taken over and went on, while this node had published to the original: so many took the places of its events that the log
+    stands further than before. It went on in the same epoch, and a client that came to another node with a position of this one missed what was
+    there.
+    """
     nodes[0].link.lose_connection()
     nodes.log.is_down = True
     await nodes.clock.advance(1)
@@ -177,7 +180,23 @@ async def test_a_log_that_has_another_event_there_is_told_as_a_loss(nodes: Nodes
     head.offset = 5
     nodes[0].broker.followed(["lobby"])
     await settle(100)
-    assert nodes[0].watcher.resyncs("lobby")[1:] == [Position(first.epoch, 5)] and offsets(nodes, 0) == [1, 2, 3]
+    [told] = nodes[0].watcher.resyncs("lobby")[1:]
+    assert told.epoch != first.epoch and told.offset == 0 and offsets(nodes, 0) == [1, 2, 3]
+    await nodes.clock.advance(FOUND_WITHIN)
+    assert nodes[1].watcher.resyncs("lobby")[-1].epoch == told.epoch
+    with pytest.raises(UnrecoverablePosition):
+        await nodes[1].broker.read_after("lobby", Position(first.epoch, 3), 10)
+
+
+async def test_a_copy_of_the_log_that_has_as_many_other_events_is_told_as_a_loss(nodes: Nodes) -> None:
+    """It took over while this node had published to the original; the counts were the same by chance, and nobody ever looked at what was counted."""
+    (first,) = await nodes.publish_all(1)
+    nodes.log.heads["lobby"].events = [LoggedEvent("lobby", "note", b"1", "other", first.epoch, 1, 0)]
+    nodes.log.restart()
+    nodes[0].broker.followed(["lobby"])
+    await settle(100)
+    [told] = nodes[0].watcher.resyncs("lobby")[1:]
+    assert told.epoch != first.epoch
 
 
 async def test_a_room_that_begins_a_new_epoch_is_read_from_its_beginning(nodes: Nodes) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from aibos_realtime import IdempotencyConflict, Overloaded, StoreUnavailable, ValidationError
 from aibos_realtime.backends.base import Draft, Receipt
+from aibos_realtime.backends.sql import outbox as outbox_rows
 from aibos_realtime.backends.sql.database import Database
 from aibos_realtime.backends.sql.schema import dead_messages
 from aibos_realtime.backends.sql.schema import outbox as table
@@ -208,6 +209,31 @@ async def test_a_database_that_is_away_is_waited_for(tmp_path: Path, caplog: pyt
         await log.until("a")
     assert caplog.text.count("no notices of new events") == caplog.text.count("the outbox waits") == 1
     await database.close()
+
+
+async def test_what_the_log_has_taken_is_not_published_again_when_the_database_was_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application's events were told twice to the members: the database went away after they were published and before their rows were taken out
+    of the outbox, and came back when the log knew their ids no longer, which it does for five minutes."""
+    clock, log = ManualClock(), WritingLog()
+    clear = outbox_rows.clear
+
+    def refuse(*_: Any) -> None:
+        raise StoreUnavailable("The database is away.")
+
+    monkeypatch.setattr(outbox_rows, "clear", refuse)
+    await add(database, *"abc")
+    async with Relay(database, log.publish, clock=clock) as relay:
+        for number, delay in enumerate((0.05, 0.1, 0.2, 0.4), 1):
+            async with asyncio.timeout(PATIENCE):
+                await clock.until_planned(delay)
+            assert relay.failures == number and log.events == list("abcd"[: max(3, number)])
+            if number == 3:
+                await add(database, "d")
+            if number == 4:
+                monkeypatch.setattr(outbox_rows, "clear", clear)
+            await clock.advance(delay)
+        await until(lambda: relay.relayed == 4)
+    assert log.events == list("abcd") and await left(database) == []
 
 
 async def test_an_outbox_that_was_empty_is_looked_at_again(database: Database) -> None:

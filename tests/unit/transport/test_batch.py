@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import mmap
 import os
 import platform
 import socket
 import ssl
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,6 +205,17 @@ class TestEveryEngine:
         sender.send(members, b".")
         assert [member.read_all() for member in members] == [b"event."] * 5
 
+    def test_a_write_that_fails_tears_no_frame_of_others(self, engine: str, make: Make) -> None:
+        """Half of an event was out to a member who is behind when the write of another failed: its rest was never sent, and what followed was read
+        as the rest of it."""
+        sender = opened(engine)
+        members = make(sender, 12)
+        data = bytes(range(256)) * 8192
+        with pytest.raises(LookupError, match="broken"):
+            sender.send([Calling(broken), *members[:10], Calling(broken), *members[10:]], data)
+        sender.send(members, b"end")
+        assert [member.read_all() == data + b"end" for member in members] == [True] * 12
+
     def test_a_write_may_send(self, engine: str, make: Make) -> None:
         """Closing a member who is too slow sends what waits for others."""
         sender = opened(engine)
@@ -306,6 +319,64 @@ class TestCompiled:
         thread.start()
         thread.join(10)
         assert [member.read_all() for member in members] == [b"event"] * 6
+
+    def test_a_child_process_leaves_the_ring_to_its_parent(self, engine: str, make: Make) -> None:
+        """A child has the descriptor of the ring and not its memory: to send, or to let go of it, ended the child, or cost it memory of its own."""
+        sender = opened(engine)
+        members = make(sender, 20)
+        sender.send(members, b"parent ")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # other threads may be there
+            child = os.fork()
+        if child == 0:
+            try:
+                sender.send(members, b"child ")
+                mapped = [mmap.mmap(-1, 1 << 20) for _ in range(20)]
+                sender.close()
+                os._exit(sum(len(part.read(1 << 20)) >> 20 for part in mapped) - 20)
+            finally:
+                os._exit(100)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        sender.send(members, b"parent")
+        assert [member.read_all() for member in members] == [b"parent child parent"] * 20
+
+    def test_two_threads_with_a_loop_each(self, engine: str, make: Make) -> None:
+        """Each has a ring of its own, and full sockets among its members; the interpreter's lock is let go of while the kernel works."""
+        crowds: list[list[Member]] = []
+
+        def work(members: int) -> None:
+            sender = opened(engine)
+            crowd = make(sender, members)
+            for number in range(300):
+                sender.send(crowd, bytes([number % 256]) * 2000)
+            crowds.append(crowd)
+
+        threads = [threading.Thread(target=work, args=(count,)) for count in (20, 30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        expected = b"".join(bytes([number % 256]) * 2000 for number in range(300))
+        assert sorted(map(len, crowds)) == [20, 30] and all(member.read_all() == expected for crowd in crowds for member in crowd)
+
+    def test_what_no_length_of_the_kernel_can_say(self, engine: str, make: Make) -> None:
+        sender = opened(engine)
+        members = make(sender, 10)
+        with pytest.raises(TypeError, match="less than 2 GiB"):
+            sender.send(members, bytes(1 << 31))
+        assert [member.read_all() for member in members] == [b""] * 10
+
+    def test_what_nobody_takes_is_kept_once(self, engine: str, make: Make) -> None:
+        """Of an event there was a copy for each of the members that were behind."""
+        sender = opened(engine)
+        members = make(sender, 10)
+        given: list[bytes] = []
+        for member in members:
+            member.stuff()
+            member.stream.write = given.append  # type: ignore[method-assign, assignment]
+        data = bytes(1000)
+        sender.send(members, data)
+        assert {id(one) for one in given} == {id(data)} and len(given) == 10
 
     def test_a_cycle_through_the_stream_is_collected(self, engine: str, make: Make) -> None:
         sender = opened(engine)

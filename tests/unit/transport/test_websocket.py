@@ -78,6 +78,7 @@ def frame(opcode: int, payload: bytes, **more: Any) -> bytes:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.01)
     monkeypatch.setattr(websocket, "ASSEMBLY_TIMEOUT", 0.01)
+    monkeypatch.setattr(websocket, "TURN_SECONDS", 60.0)
 
 
 async def until(stream: Stream, act: str) -> None:
@@ -192,6 +193,123 @@ async def test_a_jam_is_passed_on_and_reading_pauses_once() -> None:
     for _ in range(2):
         transport.resume_reading()
     assert log.seen == ["paused", "resumed"] and stream.acts == ["pause_reading", "resume_reading"]
+
+
+async def turns(stream: Stream) -> int:
+    """Let the loop go round until the stream is read again; returns how often it did."""
+    for count in range(100):
+        if stream.acts[-1] == "resume_reading":
+            return count
+        await asyncio.sleep(0)
+    raise AssertionError("the stream is not read again")
+
+
+async def test_many_frames_wait_for_the_turns_of_others() -> None:
+    """Whoever sent 43,000 frames in one segment had all of them looked at while everybody else waited."""
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x") * 600)
+    assert len(log.seen) == 256 and stream.acts == ["pause_reading"]
+    assert await turns(stream) == 2 and len(log.seen) == 600
+    assert stream.acts == ["pause_reading", "resume_reading"]
+
+
+async def test_what_waits_goes_on_when_the_hub_hears_again() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x") * 600)
+    transport.pause_reading()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(log.seen) == 256 and stream.acts == ["pause_reading"]
+    transport.resume_reading()
+    assert await turns(stream) == 2 and len(log.seen) == 600
+
+
+async def test_who_comes_while_others_wait_waits_behind_them() -> None:
+    """20 peers with heavy questions in every segment had one answered each, in every round of the loop."""
+    busy, other, single = make(), make(), make()
+    feed(busy[0], frame(TEXT, b"x") * 600)
+    feed(other[0], frame(TEXT, b"y") * 2)
+    feed(single[0], frame(TEXT, b"z"))
+    assert len(busy[2].seen) == 256 and other[2].seen == [] and single[2].seen == [(TEXT, b"z")], "a single message is no crowd"
+    assert await turns(other[1]) == 2 and len(other[2].seen) == 2 and len(busy[2].seen) == 512
+
+
+async def test_whoever_is_not_to_be_heard_is_not_heard_at_once() -> None:
+    """A peer that read nothing asked for 50 pages of history in one segment: reading stopped at the first, and all were answered."""
+    transport, stream, log = make()
+    received = log.received
+
+    def hear(opcode: int, payload: bytes) -> None:
+        received(opcode, payload)
+        if payload == b"stop":
+            transport.pause_reading()
+
+    log.received = hear  # type: ignore[method-assign]
+    feed(transport, frame(TEXT, b"a") + frame(TEXT, b"stop") + frame(TEXT, b"b") + frame(PING, b"p") + frame(TEXT, b"stop") + frame(TEXT, b"c"))
+    assert log.seen == [(TEXT, b"a"), (TEXT, b"stop")] and stream.written == b"" and stream.acts == ["pause_reading"]
+    transport.resume_reading()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert log.seen[2:] == [(TEXT, b"b"), (PING, b"p"), (TEXT, b"stop")] and stream.frames == [(PONG, b"p")] and len(stream.acts) == 1
+    transport.resume_reading()
+    assert await turns(stream) == 1 and log.seen[5:] == [(TEXT, b"c")] and stream.acts == ["pause_reading", "resume_reading"]
+
+
+async def test_what_takes_long_is_done_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer asked for nine large pages of history in one segment, and nobody else was heard until the last was compressed: 270 ms."""
+    transport, stream, log = make()
+    now = iter(range(100))
+    monkeypatch.setattr(websocket, "perf_counter", lambda: 24 * next(now))
+    feed(transport, frame(TEXT, b"x") * 7)
+    assert len(log.seen) == 3 and stream.acts == ["pause_reading"]
+    assert await turns(stream) == 2 and len(log.seen) == 7
+
+
+async def test_pausing_and_resuming_gives_no_further_turns() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x") * 1100)
+    for _ in range(3):
+        transport.pause_reading()
+        transport.resume_reading()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(log.seen) == 768
+
+
+async def test_a_message_that_we_do_not_read_does_not_take_too_long() -> None:
+    """A client whose handler took its time had half a message on its way, and was closed for being slow by whoever had stopped reading it."""
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"xyz")[:4])
+    transport.pause_reading()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+    assert log.seen == []
+    transport.resume_reading()
+    feed(transport, frame(TEXT, b"xyz")[4:])
+    assert log.seen == [(TEXT, b"xyz")] and transport._deadline is None
+
+
+async def test_a_close_is_found_behind_what_is_passed_over() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x") * 600 + frame(CLOSE, close_payload(1000)))
+    transport.pause_reading()
+    transport.close(4013, "enough")
+    async with asyncio.timeout(5):
+        while "close" not in stream.acts:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert len(log.seen) == 256
+    transport.connection_lost(None)
+    assert log.seen[256:] == [(4013, "enough")]
+
+
+async def test_what_waits_is_forgotten_with_the_connection() -> None:
+    transport, stream, log = make()
+    feed(transport, frame(TEXT, b"x") * 600)
+    transport.abort()
+    transport.connection_lost(None)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(log.seen) == 257 and log.seen[-1] == (1006, "") and stream.acts == ["pause_reading", "abort"]
 
 
 @pytest.mark.parametrize("loop", BOTH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from functools import cache
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.routing import Match
 from ...auth.operators import HttpOptions
 from ...clock import Clock
 from ...errors import RealtimeError
+from ...logs import get_logger
 from ...transport.asgi import Receive, Scope, Send
 from ..access import Access
 from ..operations import Operations
@@ -26,7 +26,7 @@ from .gate import App, Gate
 from .pages import Pages
 from .problems import MEDIA_TYPE, Headers, Problem, Refused, headers_of, internal, is_told, problem, problem_of, send_problem, unfit
 
-logger = logging.getLogger("aibos_realtime.api")
+logger = get_logger("aibos_realtime.api")
 
 COMMON: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 METHODS = ("GET", "POST", "DELETE")

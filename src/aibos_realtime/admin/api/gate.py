@@ -11,13 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-import msgspec
-
 from ...auth.operators import HttpOptions
 from ...clock import Clock
 from ...errors import MessageTooLarge, ProtocolError, RateLimitExceeded, RealtimeError, ValidationError
 from ...pipeline.throttle import Buckets
-from ...protocol.codec import MALFORMED
+from ...protocol.codec import MALFORMED, decode_json
 from ...protocol.limits import check_value
 from ...transport.asgi import Receive, Scope, Send
 from ..access import Access
@@ -84,7 +82,7 @@ class Gate:
         if not body:
             raise ProtocolError("A body of JSON is needed.")
         try:
-            value = msgspec.json.decode(body)
+            value = decode_json(body)
             check_value(value, -LEVELS)
         except MALFORMED:
             raise ProtocolError("The body is not valid JSON, or nested too deep.") from None

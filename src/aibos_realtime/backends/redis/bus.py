@@ -6,7 +6,6 @@ So nothing is lost while a connection is. What is kept is bounded: a node that w
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -17,14 +16,16 @@ from msgspec import Raw, Struct
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...errors import BrokerUnavailable, Overloaded
+from ...logs import get_logger
 from ...metrics import Metrics
 from ..bus import Handler
 from ..foreign import Foreign
 from ..nodes import Nodes
+from ..supervision import keep_going
 from .client import Client, Entry
 from .layout import Layout
 
-logger = logging.getLogger("aibos_realtime.cluster")
+logger = get_logger("aibos_realtime.cluster")
 
 KEPT = 10_000
 """Entries of the stream, about."""
@@ -87,7 +88,8 @@ class RedisBus:
         self._key = layout.of_nodes("bus")
         self._nodes = nodes
         self._clock = clock
-        self._foreign = Foreign(metrics if metrics is not None else Metrics(), clock)
+        self._metrics = metrics if metrics is not None else Metrics()
+        self._foreign = Foreign(self._metrics, clock)
         self._handlers: dict[str, tuple[type[Struct], Handler]] = {}
         self._gap_callbacks: list[Callable[[], Any]] = []
         self._asking: dict[str, _Asking] = {}
@@ -112,8 +114,10 @@ class RedisBus:
         if self._loops:
             return
         self._place = await self._find_end()
-        loop = asyncio.get_running_loop()
-        self._loops = [loop.create_task(self._read(), name="bus-reads"), loop.create_task(self._serve(), name="bus-serves")]
+        self._loops = [self._supervise(self._read, "bus-reads"), self._supervise(self._serve, "bus-serves")]
+
+    def _supervise(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(keep_going(work, name, clock=self._clock, metrics=self._metrics), name=name)
 
     async def stop(self) -> None:
         loops, self._loops = self._loops, []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from ...errors import ConfigurationError
+from ...logs import get_logger
 
-logger = logging.getLogger("aibos_realtime.redis")
+logger = get_logger("aibos_realtime.redis")
 
 OLDEST = (7, 0)
 

@@ -6,7 +6,6 @@ What a node tells of its users goes through one `Teller` for each shard. `docs/e
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...errors import BrokerUnavailable, GuestsNotAllowed, RoomFull, RoomLimitExceeded, RoomNotFound
+from ...logs import get_logger
 from ...metrics import Metrics
 from ...protocol.messages import Member
 from ..directory import GUEST, Entered, Listener, PresentUser, RoomDraft, RoomRecord
@@ -28,7 +28,7 @@ from .room_places import RoomPlaces
 from .room_reader import FOREIGN, RoomReader
 from .telling import Teller, Volume
 
-logger = logging.getLogger("aibos_realtime.directory")
+logger = get_logger("aibos_realtime.directory")
 
 TEND = 5.0
 """Seconds between two looks at what there is to look after."""

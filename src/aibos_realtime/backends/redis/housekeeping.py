@@ -5,7 +5,6 @@ Any node does it, and several at a time may: each change is made and told once.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 from ...clock import Clock
 from ...errors import BrokerUnavailable
+from ...logs import get_logger
 from ..directory import Listener
 from ..foreign import Foreign
 from ..nodes import Nodes
@@ -21,9 +21,9 @@ from .layout import Layout
 from .room_acts import CLEANED, Act, Word, is_room, present_key, run_acts, split_pair
 from .room_reader import FOREIGN
 from .script import load_script
-from .telling import Teller, Volume
+from .telling import Teller
 
-logger = logging.getLogger("aibos_realtime.directory")
+logger = get_logger("aibos_realtime.directory")
 
 STALE = 30.0
 """Seconds after which a node that told something and is not in the register is cleaned up after, should nobody have done so."""
@@ -53,7 +53,7 @@ class Housekeeping:
     async def clean_up(self, node: str) -> None:
         """See `Directory.clean_up`. It ends, even if the node lives and tells again at the same time."""
         for shard in range(self._layout.shards):
-            await self._take_back(shard, node, [])
+            is_marked = False
             async for entries in self._told_by(shard, node):
                 pairs = [pair for pair in map(split_pair, entries) if pair is not None]
                 if len(pairs) < len(entries):
@@ -62,7 +62,10 @@ class Housekeeping:
                     await self._client.command("SREM", present_key(self._layout, shard, node), *wrong)
                 acts = [self._removal(*pair) for pair in pairs]
                 acts += [Act(room_id, ("sockets", 0)) for room_id in dict.fromkeys(room_id for room_id, _ in pairs)]
-                await self._take_back(shard, node, acts)
+                await self._take_back(shard, node, acts)  # the mark goes with it: a fail-over that loses the one loses the other
+                is_marked = True
+            if not is_marked:
+                await self._take_back(shard, node, [])
 
     async def _take_back(self, shard: int, node: str, acts: list[Act]) -> None:
         reply = await run_acts(self._client, self._layout, shard, node, CLEANED, acts)
@@ -86,7 +89,7 @@ class Housekeeping:
                 async for entries in self._told_by(shard, self._node):
                     for pair in map(split_pair, entries):
                         if pair is not None and not teller.is_here(*pair):
-                            teller.tell(pair, Volume.QUIET)
+                            teller.correct(pair)
             except BrokerUnavailable:
                 await self._clock.sleep(RETRY)
             else:

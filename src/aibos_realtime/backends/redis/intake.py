@@ -48,9 +48,9 @@ class RedisIntake:
 
 
 def _entry(id: str, fields: Any) -> IntakeEntry:
-    """An entry: p (epoch, offset, time), m (the room), r (the record), k (whether its payload is to be kept)."""
+    """An entry: p (epoch, offset, time), m (the room), r (the record), k (whether its payload is to be kept), and what a newer node adds."""
     event = None
-    if len(fields) == 8 and fields[0::2] == [b"p", b"m", b"r", b"k"] and len(fields[3]) <= 1024:
+    if len(fields) >= 8 and fields[0:8:2] == [b"p", b"m", b"r", b"k"] and len(fields[3]) <= 1024 and b"\0" not in fields[3]:
         with suppress(UnicodeDecodeError):
             event = records.decode_event(b"e%s %s" % (fields[1], fields[5]), fields[3].decode())
     return IntakeEntry(id, event, keep=event is None or fields[7] == b"1")

@@ -6,7 +6,6 @@ Which channels are wanted, and which server has them, is the subscriber's busine
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...clock import Timer
+from ...logs import get_logger
+from ..supervision import keep_going
 from .client import CONNECT_TIMEOUT, unavailable
 from .connection import Connection, ConnectionLost, Endpoint, ReplyError
 from .topology import Servers, slot_of
@@ -22,7 +23,7 @@ from .topology import Servers, slot_of
 if TYPE_CHECKING:
     from .subscriber import Subscriber
 
-logger = logging.getLogger("aibos_realtime.redis")
+logger = get_logger("aibos_realtime.redis")
 
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 """Seconds between attempts to connect: up to twice the first, then up to the double each time, and at last up to the last."""
@@ -60,7 +61,7 @@ class Link:
         self._is_planned = False
         self._has_confirmed = False
         self._watch: Timer | None = None
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(keep_going(self._run, "link to Redis", clock=self._clock, metrics=owner.metrics), name="redis-link")
 
     def add(self, channel: Channel) -> None:
         channel.link = self

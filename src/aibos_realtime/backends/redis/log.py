@@ -59,7 +59,9 @@ class RedisLog:
         self._metrics = metrics or Metrics()
         self._foreign = Foreign(self._metrics, client.clock)
         self._listener: Listener | None = None
-        self._subscriber = Subscriber(client, on_message=self._heard, on_subscribed=self._subscribed, on_lost=self._lost, clock=client.clock)
+        self._subscriber = Subscriber(
+            client, on_message=self._heard, on_subscribed=self._subscribed, on_lost=self._lost, metrics=self._metrics, clock=client.clock
+        )
         self._shard_of_channel: dict[str, tuple[str, int]] = {}
         self.wanted = asyncio.Event()
         """Set when a publisher waits for the store, once `hear_wanted` was called."""

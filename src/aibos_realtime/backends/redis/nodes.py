@@ -6,9 +6,9 @@ A node lives for `life` seconds after each sign. After a time in which nobody co
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
@@ -17,13 +17,15 @@ from msgspec.structs import replace
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...errors import BrokerUnavailable, ConfigurationError
+from ...logs import get_logger
 from ...metrics import Metrics
 from ..nodes import NodeRecord, Records, Role
+from ..supervision import keep_going
 from .client import Client
 from .layout import Layout
 from .script import load_script
 
-logger = logging.getLogger("aibos_realtime.cluster")
+logger = get_logger("aibos_realtime.cluster")
 
 INTERVAL = 2.0
 LIFE = 10.0
@@ -44,7 +46,7 @@ class Register:
         self._client = client
         self._keys = [layout.of_nodes(f"{name}:{part}") for part in ("seen", "records", "claims", "calm")]
         self._life = int(life * 1000)
-        self._metrics = metrics
+        self.metrics = metrics
 
     async def beat(self, record: NodeRecord, wanted: int, cleaning: list[str]) -> tuple[str, list[str], list[str]]:
         """See `scripts/nodes_beat.lua`."""
@@ -72,13 +74,15 @@ class Register:
     def _read(self, id: bytes, seen: bytes, told: bytes) -> NodeRecord | None:
         try:
             record = _decoder.decode(told)
-            if record.id.encode() == id and record.name.isprintable() and record.version.isprintable():
-                return replace(record, seen_at=float(seen) / 1000)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            seen_at = float(seen) / 1000
+            is_printable = record.id.isprintable() and record.name.isprintable() and record.version.isprintable()
+            if record.id.encode() == id and is_printable and math.isfinite(seen_at):
+                return replace(record, seen_at=seen_at)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
-        self._metrics.foreign_records += 1
-        if self._metrics.foreign_records in (1, 10, 100) or self._metrics.foreign_records % 1000 == 0:
-            logger.warning("an entry of the register of nodes is none of ours, and was passed over (%d so far)", self._metrics.foreign_records)
+        self.metrics.foreign_records += 1
+        if self.metrics.foreign_records in (1, 10, 100) or self.metrics.foreign_records % 1000 == 0:
+            logger.warning("an entry of the register of nodes is none of ours, and was passed over (%d so far)", self.metrics.foreign_records)
         return None
 
 
@@ -109,8 +113,10 @@ class RedisRegistration:
             return
         self._has_told = self._is_away = self._is_forgotten = False
         await self._tell()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(), name="node-beats"), loop.create_task(self._look_after(), name="node-looks-after")]
+        self._tasks = [self._supervise(self._keep, "node-beats"), self._supervise(self._look_after, "node-looks-after")]
+
+    def _supervise(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(keep_going(work, name, clock=self._clock, metrics=self._register.metrics), name=name)
 
     async def stop(self) -> None:
         if not self._tasks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +18,13 @@ from ...protocol.limits import ID_LENGTH
 from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
 from .client import Client
 from .options import RedisOptions
+from .records import LATEST
 from .script import load_script
 
 KEYS = ("stream", "leases", "delayed", "attempts", "lines", "holders", "counters", "dead")
 PAGE = 100
+
+_ENTRY = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 class Horizon:
@@ -177,15 +181,18 @@ def _entry_and_mark(taken: Taken) -> tuple[str, str]:
 
 
 def _as_letter(place: bytes, words: Sequence[bytes]) -> StoredLetter:
+    """Whatever is there: what another program wrote can at least be looked at, handed out again and thrown away."""
     fields = dict(zip(words[::2], words[1::2], strict=True))
-    sent, buried = fields[b"sent"].decode(), place.decode()
-    key = fields.get(b"key")
+    buried = place.decode()
+    sent, attempts, key = fields.get(b"sent", b"").decode(errors="replace"), fields.get(b"attempts", b""), fields.get(b"key")
+    if _ENTRY.fullmatch(sent) is None:
+        sent = buried
     return StoredLetter(
         buried,
-        _id(fields[b"id"], sent),
-        fields[b"data"],
-        int(fields[b"attempts"]),
-        fields[b"reason"].decode(errors="replace"),
+        _id(fields.get(b"id", b""), sent),
+        fields.get(b"data", b""),
+        int(attempts) if attempts.isdigit() and len(attempts) <= 9 else 0,
+        fields.get(b"reason", b"").decode(errors="replace"),
         _sent_at(sent),
         _sent_at(buried),
         None if key is None else key.decode(errors="replace"),
@@ -202,4 +209,5 @@ def _id(given: bytes, entry: str) -> str:
 
 
 def _sent_at(entry: str) -> float:
-    return int(entry.partition("-")[0]) / 1000
+    """Seconds. Other programs may give an entry any time, also one for which there is no date."""
+    return min(int(entry.partition("-")[0]), LATEST) / 1000

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from ...protocol.limits import BROADCAST_BYTES
+from ...errors import ProtocolError
+from ...protocol.codec import decode_json
+from ...protocol.limits import BROADCAST_BYTES, ID_LENGTH, INTEGER, check_value, is_name, is_suspect
 from ...protocol.messages import Position
 from ..base import Audience, Draft, LoggedEvent
 
@@ -16,6 +19,10 @@ EVENT, VOLATILE, NOTICE = b"e", b"v", b"p"
 
 MAX_BYTES = 4 * BROADCAST_BYTES
 """Of one record: no event is larger, with its audience."""
+LATEST = 253_402_300_799_999
+"""The last millisecond that RFC 3339 has a name for."""
+
+_ID = re.compile(rf"[^\x00-\x1f\x7f]{{1,{ID_LENGTH}}}")
 
 
 class Record(Struct, omit_defaults=True):
@@ -47,15 +54,23 @@ def encode_or_none(event: Draft | LoggedEvent) -> bytes | None:
 
 
 def decode(record: bytes, room: str, epoch: str, offset: int, timestamp: int) -> LoggedEvent | None:
-    """The event that a record tells of; None for what is no record."""
-    if len(record) > MAX_BYTES:
+    """The event that a record tells of; None for what is no record, or what no server would have taken from anybody."""
+    if len(record) > MAX_BYTES or offset > INTEGER or timestamp > LATEST:
         return None
     try:
         record.decode()
         found = _decoder.decode(record)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = bytes(found.d)
+        if is_suspect(data):
+            check_value(decode_json(data))
+        if found.a is not None and is_suspect(record):
+            check_value(decode_json(msgspec.json.encode(found.a)))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ProtocolError):
         return None
-    return LoggedEvent(room, found.e, bytes(found.d), found.i, epoch, offset, timestamp, found.u, found.a)
+    user_id = found.u
+    if not is_name(found.e) or _ID.fullmatch(found.i) is None or (user_id is not None and (not user_id or "\0" in user_id)):
+        return None
+    return LoggedEvent(room, found.e, data, found.i, epoch, offset, timestamp, user_id, found.a)
 
 
 def encode_volatile(event: LoggedEvent, node: str) -> bytes | None:
@@ -84,9 +99,9 @@ def decode_volatile(message: bytes, room: str) -> tuple[str, LoggedEvent] | None
 
 
 def decode_entry(fields: Any, room: str, head: Position, id: bytes) -> LoggedEvent | None:
-    """The event of an entry of a room's log; None for what is none, or stands beyond its end."""
+    """The event of an entry of a room's log; None for what is none, or stands beyond its end. A newer node may have more fields after the first."""
     offset, _, rest = id.partition(b"-")
-    if len(fields) != 4 or fields[0] != b"r" or fields[2] != b"t" or rest != b"0":
+    if len(fields) < 4 or fields[0] != b"r" or fields[2] != b"t" or rest != b"0":
         return None
     event = _decode(fields[1], room, head.epoch.encode(), offset, fields[3])
     return event if event is not None and event.offset <= head.offset else None
@@ -95,4 +110,5 @@ def decode_entry(fields: Any, room: str, head: Position, id: bytes) -> LoggedEve
 def _decode(record: bytes, room: str, epoch: bytes, offset: bytes, timestamp: bytes) -> LoggedEvent | None:
     if not (offset.isdigit() and timestamp.isdigit() and len(offset) <= 16 and len(timestamp) <= 16 and len(epoch) <= 64 and epoch.isascii()):
         return None
-    return decode(record, room, epoch.decode(), int(offset), int(timestamp))
+    text = epoch.decode()
+    return decode(record, room, text, int(offset), int(timestamp)) if text.isprintable() else None

@@ -24,6 +24,8 @@ WHO_BYTES = 65_536
 """Of what is kept of one user; for one of more claims they are left out."""
 TEXT_BYTES = 1024
 """Of a user id, and of the name and the type of a room."""
+MOST_DIGITS, TIME_DIGITS = 15, 14
+"""Of the number of users that a room may have, and of a time in milliseconds."""
 _PARTS = ("meta", "users", "members", "who", "gone", "sockets")
 
 _WRITE = load_script("rooms_write")
@@ -114,7 +116,7 @@ def split_pair(entry: bytes) -> tuple[str, str] | None:
         name, user_id = room.decode(), user.decode()
     except UnicodeDecodeError:
         return None
-    return (name, user_id) if is_room(name) and user_id and len(user) <= 1024 else None
+    return (name, user_id) if is_room(name) and user_id and len(user) <= TEXT_BYTES else None
 
 
 def is_room(name: str) -> bool:
@@ -151,13 +153,14 @@ def check_text(what: str, text: str) -> None:
 
 
 def read_record(room: str, found: Sequence[Any], users: int = 0, sockets: int = 0) -> RoomRecord | None:
-    """The room that (birth, name, type, max_users, guests, created) are; None for what is none of ours."""
-    try:
-        birth, name, type, most, guests, created = (part.decode() for part in found[:6])
-        limit = int(most) or None
-        return RoomRecord(room, name, type, limit, guests == "1", int(created) / 1000, birth, users, sockets)
-    except (UnicodeDecodeError, ValueError, AttributeError):
+    """The room that (birth, name, type, max_users, guests, created) are; None for what is none of ours, as `scripts/rooms_write.lua` sees it too."""
+    if len(found) < 6 or not all(isinstance(part, bytes) for part in found[:6]):
         return None
+    birth, name, type, most, guests, created = found[:6]
+    if not (most.isdigit() and len(most) <= MOST_DIGITS and created.isdigit() and len(created) <= TIME_DIGITS):
+        return None
+    texts = [as_text(part.decode(errors="replace")).replace("\0", "\ufffd") for part in (name, type, birth)]
+    return RoomRecord(room, texts[0], texts[1], int(most) or None, guests == b"1", int(created) / 1000, texts[2], users, sockets)
 
 
 def read_members(flat: Sequence[bytes]) -> tuple[list[Member], int]:
@@ -171,7 +174,7 @@ def read_members(flat: Sequence[bytes]) -> tuple[list[Member], int]:
 def read_presence(user: bytes, value: bytes) -> tuple[str, int, str | None] | None:
     """(user id, since when, role); None for what is none of ours."""
     parts = value.split(b" ", 2)
-    if len(parts) != 3 or not user or not parts[1].isdigit() or len(parts[1]) > 14:
+    if len(parts) != 3 or not user or not parts[1].isdigit() or len(parts[1]) > TIME_DIGITS:
         return None
     try:
         return user.decode(), int(parts[1]), parts[2].decode() or None

@@ -7,7 +7,6 @@ is for others to know.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -15,12 +14,14 @@ from typing import Any
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...errors import BrokerUnavailable
+from ...logs import get_logger
+from ...metrics import Metrics
 from .client import CONNECT_TIMEOUT, Client
 from .connection import ConnectionLost, Endpoint, ReplyError
 from .link import Channel, Link
 from .topology import Servers
 
-logger = logging.getLogger("aibos_realtime.redis")
+logger = get_logger("aibos_realtime.redis")
 
 PING_AFTER, LOST_AFTER = 2.0, 5.0
 """Seconds of silence after which a server is asked for a sign of life, and after which its connection is given up."""
@@ -46,12 +47,14 @@ class Subscriber:
         on_message: Callable[[str, bytes], None],
         on_subscribed: Callable[[list[str]], None],
         on_lost: Callable[[], None] = lambda: None,
+        metrics: Metrics | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ping_after: float = PING_AFTER,
         lost_after: float = LOST_AFTER,
     ) -> None:
         self.client = client
         self.clock = clock
+        self.metrics = metrics
         self.ping_after, self.lost_after = ping_after, lost_after
         self._on_message, self._on_subscribed, self._on_lost = on_message, on_subscribed, on_lost
         self._confirmed: dict[Channel, None] = {}  # since `on_subscribed` was called last

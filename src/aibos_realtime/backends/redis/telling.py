@@ -7,7 +7,6 @@ changes nothing. Each step has a number, by which it is noticed that the shard h
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
@@ -15,10 +14,11 @@ from typing import Any
 
 from ...clock import Clock
 from ...errors import BrokerUnavailable
+from ...logs import get_logger
 from ..directory import Listener, PresentUser, RoomRecord
 from .room_acts import Act, Reply, Step, Word, draft_words, user_words
 
-logger = logging.getLogger("aibos_realtime.directory")
+logger = get_logger("aibos_realtime.directory")
 
 MAX_ACTS = 64
 """In one step, so that it holds up Redis for a few milliseconds at most."""
@@ -147,6 +147,11 @@ class Teller:
         """Tell how it is with a room and a user by now."""
         self._unsaid[pair] = max(volume, self._unsaid.get(pair, volume))
         self._begin()
+
+    def correct(self, pair: Pair) -> None:
+        """The shard has somebody of this node in a room who is not: he goes, and its sockets are counted anew."""
+        self._recounted[pair[0]] = None
+        self.tell(pair, Volume.QUIET)
 
     def ask(self, act: Act) -> None:
         """Have something done, after everything before it."""
@@ -294,8 +299,7 @@ class Teller:
         for room_id, found in self.rooms.items():
             for user_id in found.users:
                 self.tell((room_id, user_id), volume)
-        for room_id in self._sockets:
-            self._recounted[room_id] = None
+        self._recounted |= dict.fromkeys([*self._sockets, *self.rooms])
         self._began_anew()
 
     async def _wait_for_better(self, error: Exception) -> None:

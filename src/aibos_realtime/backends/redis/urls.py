@@ -118,7 +118,12 @@ def _parse_node(text: str, port: int) -> tuple[str, int] | None:
 def hide_password(url: str) -> str:
     """A URL as it may be shown. No parser: what is not quite a URL may hold a password too, and that may be all before the last @."""
     if "://" not in url:
-        return "…" if re.search(r"[@:=]", url) else url[:60]
+        return "…" if len(url) > 31 or re.search(r"[@:=]", url) else url
     scheme, _, rest = url.partition("://")
-    rest = "…@" + rest.rpartition("@")[2] if "@" in rest else rest
+    if re.fullmatch(r"[A-Za-z0-9+.-]{1,31}", scheme) is None or not url.isprintable():
+        return "…"  # more than a URL: the quotes of a `.env` that do not match, say, and the lines after it
+    if "@" in rest:
+        rest = "…@" + rest.rpartition("@")[2]
+    elif re.search(r":(?!\d*([,/?]|$))", re.sub(r"\[[^\]@]*\]", "", rest.partition("?")[0])):
+        return f"{scheme}://…"  # where a port should be there may be a password, of a URL whose host was forgotten
     return f"{scheme}://{re.sub(r'[?].*', '?…', rest, flags=re.DOTALL)}"[:200]

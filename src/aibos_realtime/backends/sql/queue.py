@@ -7,7 +7,6 @@ notifies, on SQLite whenever this process sends, and ten times a second for what
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,15 +16,17 @@ from typing import TYPE_CHECKING
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...errors import IdempotencyConflict, QueueFull, StoreUnavailable
+from ...logs import get_logger
 from ...protocol.backoff import Backoff
 from ..queue import QueueDraft, QueueLimits, QueueStats, Sent, StoredLetter, Taken, Verdict
+from ..supervision import keep_going
 from .database import Database, Work
 
 if TYPE_CHECKING:
     from .queue_overview import QueueOverview
     from .queue_rows import QueueRows
 
-logger = logging.getLogger("aibos_realtime.queue")
+logger = get_logger("aibos_realtime.queue")
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at what other processes have put into a file of SQLite."""
@@ -159,8 +160,8 @@ class SqlQueue:
     def _watch(self) -> None:
         """Look out for what other processes do, from the first wait on: whoever only sends needs no connection for it."""
         if self._watching is None:
-            watch = self._listen() if self._database.dialect == "postgresql" else self._look()
-            self._watching = asyncio.create_task(watch, name="queue-watch")
+            watch = self._listen if self._database.dialect == "postgresql" else self._look
+            self._watching = asyncio.create_task(keep_going(watch, "queue-watch", clock=self._clock), name="queue-watch")
 
     async def _listen(self) -> None:
         from .queue_values import CHANNEL

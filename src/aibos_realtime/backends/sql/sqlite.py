@@ -7,7 +7,6 @@ thousand steps of SQLite's machine.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from ...errors import ConfigurationError, StoreUnavailable
+from ...logs import get_logger
 from .database import LOST, Statement, Versions, Work, in_use
 from .failures import StoreErrors
 from .lock_file import LockFile, Mark
@@ -31,7 +31,7 @@ from .versions import find_version, upgrade
 T = TypeVar("T")
 W = TypeVar("W", bound="SqliteWriter")
 
-logger = logging.getLogger("aibos_realtime.database")
+logger = get_logger("aibos_realtime.database")
 
 READERS = 4
 GRACE = 1.0

@@ -16,6 +16,9 @@ from ..base import Audience
 from .messages import Point
 from .schema import SERVER, dead_messages, messages, rooms
 
+ERASED = "erased-"
+"""How the id begins of what was erased."""
+
 _point = tuple_(messages.c.timestamp, messages.c.seq)
 
 _ROOMS = text("""
@@ -162,6 +165,6 @@ def _erase_rows(connection: Connection, seqs: list[int]) -> None:
     if not seqs:
         return
     among = messages.c.seq.in_(seqs)
-    nothing: dict[str, Any] = {"data": None, "audience": None, "user_id": SERVER, "message_id": literal("erased-") + cast(messages.c.seq, Text)}
+    nothing: dict[str, Any] = {"data": None, "audience": None, "user_id": SERVER, "message_id": literal(ERASED) + cast(messages.c.seq, Text)}
     connection.execute(update(messages).where(among, messages.c.epoch.is_not(None)).values(**nothing))
     connection.execute(delete(messages).where(among, messages.c.epoch.is_(None)))

@@ -71,8 +71,10 @@ def _is_readable(rest: str) -> bool:
 def hide_password(url: str) -> str:
     """A URL as it may be shown: no parser, since what is not quite a URL may hold a password too. All before the last @ of the host may be one."""
     if "://" not in url:
-        return "…" if re.search(r"[@:=]", url) else url[:60]
+        return "…" if len(url) > 31 or re.search(r"[@:=]", url) else url
     scheme, _, rest = url.partition("://")
+    if re.fullmatch(r"[A-Za-z0-9+.-]{1,31}", scheme) is None or not url.isprintable():
+        return "…"  # more than a URL: the quotes of a `.env` that do not match, say, and the lines after it
     place, _, query = rest.partition("?")
     if "@" in query:
         return f"{scheme}://…"  # a query with a password, or a password with a question mark: nothing tells which

@@ -257,3 +257,39 @@ async def test_a_backlog_of_expired_and_held_messages_is_worked_off_in_steps(sto
         seen += ids(await take(store, 5, ordered=True))
         await asyncio.wait_for(store.wait("orders", 0.01), 5)
     assert seen == ["k0", "last"] and (await store.stats("orders")).expired == 1500
+
+
+async def test_a_dead_letter_that_another_program_wrote_hides_no_other(store: RedisQueue, plain: Redis, stream: str) -> None:
+    """Another program put an entry without our fields among the dead letters: from then on nobody could list them, nor have one tried again."""
+    dead = stream.removesuffix("stream") + "dead"
+    for fields in (
+        {"x": "y"},
+        {"sent": "\xff", "attempts": "many", "id": ""},
+        {"sent": "9" * 5000, "attempts": "9" * 5000, "data": b"\x80\x04pickle"},
+    ):
+        await plain.xadd(dead, fields)  # type: ignore[arg-type]
+    await store.send("orders", [QueueDraft("mine", b"1")], LIMITS)
+    [taken] = await take(store)
+    await store.settle("orders", [Verdict(taken, "dead", reason="no")], LIMITS)
+    letters = await store.dead_letters("orders", 10)
+    assert [letter.id for letter in letters][:1] == ["mine"] and len(letters) == 4
+    assert [(letter.attempts, letter.data) for letter in letters[1:]] == [(0, b"\x80\x04pickle"), (0, b""), (0, b"")]
+    assert await store.requeue("orders", None, LIMITS) == 4
+    assert sorted(len(found.data) for found in await take(store)) == [0, 0, 1, 8]
+
+
+async def test_a_message_of_a_time_without_a_date_is_handled(redis_server: RedisServer, redis_prefix: str, plain: Redis, stream: str) -> None:
+    """An entry may be given any id, and so any time. One of the year 584 million ended the worker's task, message after message."""
+    got: list[Any] = []
+    async with MessageQueue(redis={"url": redis_server.url, "prefix": redis_prefix}) as queue:
+        await plain.xadd(stream, {"data": b'"late"', "id": "x"}, id="18446744073709551000-0")
+        done = asyncio.Event()
+
+        @queue.process("orders")
+        async def handle(message: QueueMessage) -> None:
+            got.append((message.data, message.enqueued_at.year))
+            done.set()
+
+        async with asyncio.timeout(10):
+            await done.wait()
+    assert got == [("late", 9999)]

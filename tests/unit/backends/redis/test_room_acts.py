@@ -20,9 +20,23 @@ def test_rooms() -> None:
     assert read_record("a", [str(word).encode() for word in words[:6]], 2, 3) == record
 
 
-@pytest.mark.parametrize("found", [[], [b"b1"], [b"b1", b"\xff", b"room", b"0", b"0", b"0"], [b"b1", b"A", b"room", b"many", b"0", b"0"], [None] * 6])
+@pytest.mark.parametrize("found", [[], [b"b1"], [b"b1", b"A", b"room", b"many", b"0", b"0"], [None] * 6])
 def test_what_is_no_room(found: list[Any]) -> None:
     assert read_record("a", found) is None
+
+
+@pytest.mark.parametrize(
+    ("most", "created"), [(b"-5", b"0"), (b"9" * 16, b"0"), (b"1_0", b"0"), (b"0", b"9" * 15), (b"0", b"1" + b"0" * 311), (b"0", b"-1")]
+)
+def test_a_room_of_numbers_beyond_all_sense_is_none(most: bytes, created: bytes) -> None:
+    """A room that "was made" in a time of 312 digits raised OverflowError in whoever read it, and no user could join any more."""
+    assert read_record("a", [b"b1", b"A", b"room", most, b"0", created]) is None
+
+
+def test_a_room_whose_name_is_no_text_has_another() -> None:
+    """Its name was not UTF-8, so that the script knew the room and the node did not: all who joined got an internal error while it was there."""
+    room = read_record("a", [b"b1", b"\xff\0x", b"\xed\xa0\x80", b"0", b"0", b"5"])
+    assert room is not None and (room.name, room.type) == ("\ufffd\ufffdx", "\ufffd" * 3)
 
 
 def test_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,9 @@ class Shard:
                 self.pairs.discard((act.room, user))
                 return int(is_there)
             case ["sockets", int(count)]:
-                self.sockets[act.room] = count
+                self.sockets.pop(act.room, None)
+                if count:
+                    self.sockets[act.room] = count
                 return 1
             case ["enter", str(user)]:
                 self.pairs.add((act.room, user))

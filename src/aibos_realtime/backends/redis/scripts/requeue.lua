@@ -5,7 +5,7 @@ for i = 2, #ARGV do
   local letter = call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if letter then
     local fields = fields_of(letter)
-    local again = {'data', fields.data, 'id', fields.id}
+    local again = {'data', fields.data or '', 'id', fields.id or ARGV[i]}
     if fields.key then
       again[#again + 1] = 'key'
       again[#again + 1] = fields.key

@@ -3,8 +3,9 @@
 -- KEYS: rooms, empty, told, present (of this node); then for each room its meta, users, members, who, gone, sockets.
 -- ARGV: node, the number of this step ('' : the node takes leave, 'cleaned' : another one cleans up after it), the number of the last step that was
 --   answered, what was found instead of it, how many rooms; for each its id and its channel; then the acts.
--- Reply: what was told last ('' : nothing), 1 where nothing was lost since the last step that was answered, how much was found that is none of ours,
---   for each act what came of it, and for each room that somebody entered how many users are there, and if they are few, who.
+-- Reply: what was told last ('' : nothing; 'new' : everything was lost), 1 where nothing was lost since the last step that was answered, how much
+--   was found that is none of ours, for each act what came of it, and for each room that somebody entered how many users are there, and if they are
+--   few, who.
 --
 -- rooms: the ids, for listing. empty: id → ms since when nobody is there. told: node → the number of its last step. present: what a node has told,
 -- "room\0user", for whoever cleans up after it. meta: what the room is. users: user → "nodes since role". members: "node\0user". who: user → JSON,
@@ -65,7 +66,7 @@ local function read_meta(room)
     for n = 2, 6 do
         is_ours = is_ours and m[n] and #m[n] <= NAME * 4
     end
-    if is_ours and string.find(m[4], '^%d+$') and string.find(m[6], '^%d+$') then
+    if is_ours and #m[4] <= 15 and string.find(m[4], '^%d+$') and #m[6] <= 14 and string.find(m[6], '^%d+$') then
         return m
     end
     if call('DEL', room.meta) == 1 then
@@ -280,6 +281,9 @@ elseif number == 'cleaned' then
     end
 elseif is_known then
     call('HSET', told, node, number)
+elseif last == '' then
+    last = 'new' -- so that it is known to have told something, should it die before it tells everything again
+    call('HSET', told, node, last)
 end
 
 local outcomes = {}
