@@ -6,18 +6,19 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.attacks.arena import MEGABYTE, Arena, Field, Toll, fought
+from tests.attacks.figures import to_json
 from tests.faults.processes import Zygote
 
-TOLLS = pytest.StashKey[list[Toll]]()
+TOLLS = pytest.StashKey[dict[str, list[Toll]]]()
+"""By kind of attack, which is the test file's name."""
 FIGURES = "ATTACKS_FIGURES"
-"""The environment variable with the file to write all figures to, as JSON."""
+"""The environment variable with the file to write the figures to, as JSON."""
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +29,14 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def arena(zygote: Zygote, pytestconfig: pytest.Config) -> Arena:
-    tolls = pytestconfig.stash.setdefault(TOLLS, [])
+def tolls(request: pytest.FixtureRequest) -> list[Toll]:
+    """Where a test notes what its attacks cost."""
+    kind = request.path.stem.removeprefix("test_").replace("_", " ")
+    return request.config.stash.setdefault(TOLLS, {}).setdefault(kind, [])
+
+
+@pytest.fixture
+def arena(zygote: Zygote, tolls: list[Toll]) -> Arena:
 
     def begin(attack: str, **options: Any) -> AbstractAsyncContextManager[Field]:
         return fought(zygote, tolls, attack, **options)
@@ -38,11 +45,12 @@ def arena(zygote: Zygote, pytestconfig: pytest.Config) -> Arena:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    tolls = config.stash.get(TOLLS, [])
+    found = config.stash.get(TOLLS, {})
+    tolls = [toll for kind in found.values() for toll in kind]
     if not tolls:
         return
     if FIGURES in os.environ:
-        Path(os.environ[FIGURES]).write_text(json.dumps([asdict(toll) for toll in tolls], indent=2) + "\n")
+        Path(os.environ[FIGURES]).write_text(json.dumps(to_json(found)))
     terminalreporter.section("attacks: what each cost")
     terminalreporter.write_line(f"{'':58} {'attackers':>9} {'MB each':>8} {'loop ms':>8}  canary ms: {'p50':>5} {'p99':>6} {'worst':>6}")
     for toll in tolls:

@@ -16,7 +16,6 @@ import pytest
 
 from aibos_realtime import AuthenticationError, RealtimeServer
 from tests.attacks.arena import Toll
-from tests.attacks.conftest import TOLLS
 from tests.cluster.two_servers import two_servers
 from tests.network.raw import Raw, member_of, upgraded
 from tests.servers.redis import RedisServer
@@ -77,9 +76,7 @@ async def _read_out(eve: Raw) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("order", [kick, demote, revoke])
-async def test_an_order_of_another_node_takes_effect_at_once(
-    redis_server: RedisServer, redis_prefix: str, order: Order, pytestconfig: pytest.Config
-) -> None:
+async def test_an_order_of_another_node_takes_effect_at_once(redis_server: RedisServer, redis_prefix: str, order: Order, tolls: list[Toll]) -> None:
     async with two_servers(redis_server.url, redis_prefix, **OPTIONS) as (one, two), writer(one) as times:
         took = []
         for number in range(ROUNDS):
@@ -94,7 +91,6 @@ async def test_an_order_of_another_node_takes_effect_at_once(
                 took.append(told - begin)
                 assert last < len(times) and times[last] <= done, "an event was begun after the order was carried out, and reached him"
                 await _try_again(one, two, eve, token, order)
-        tolls = pytestconfig.stash.setdefault(TOLLS, [])
         name = f"times until a {order.__name__} by another node took effect"
         tolls.append(Toll(name, 1, 0, 0.0, ROUNDS, statistics.median(took), sorted(took)[-2], max(took)))
         assert max(took) <= SOON, took

@@ -90,13 +90,13 @@ async def test_publishing_to_names_that_never_come_again(arena: Arena, memory: s
 
 
 async def test_presence_of_a_large_room(arena: Arena) -> None:
-    """Sixteen users who come to a room of fifty and go, over and over, with everybody watching."""
+    """Fifty users who come to a room of fifty and go, over and over, with everybody watching."""
     options: dict[str, Any] = EVERYWHERE | {"rooms": {"max_users_per_room": 200}}
-    async with arena("comings and goings of 16 in a room of 66", attackers=16, **options) as field, AsyncExitStack() as stack:
+    async with arena("comings and goings of 50 in a room of 100", attackers=50, **options) as field, AsyncExitStack() as stack:
         watchers = [await stack.enter_async_context(field.member(f"watcher_{number}")) for number in range(50)]
         for watcher in watchers:
             await watcher.ask("join-room", {"roomId": "hall", "presence": True})
-        comers = [await stack.enter_async_context(field.member(f"comer_{number}")) for number in range(16)]
+        comers = [await stack.enter_async_context(field.member(f"comer_{number}")) for number in range(50)]
         draining = [asyncio.ensure_future(drain(watcher)) for watcher in watchers]
         await asyncio.gather(
             *(requests(comer, [{"event": "join-room", "data": "hall"}, {"event": "leave-room", "data": "hall"}] * 12) for comer in comers)
@@ -104,7 +104,7 @@ async def test_presence_of_a_large_room(arena: Arena) -> None:
         for one in draining:
             one.cancel()
         report = await field.report()
-        assert report["connections"] == 67
+        assert report["connections"] == 101
 
 
 async def drain(connection: Raw) -> None:
