@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aibos_realtime import RealtimeServer
+from aibos_realtime import RealtimeServer, logs
 from aibos_realtime.auth import tokens
 from aibos_realtime.errors import ConnectionClosed, NotInRoom, RealtimeError
 from aibos_realtime.hub import own_rooms
@@ -214,11 +214,12 @@ async def prove(*, minutes: int, per_minute: int, seed: int, progress: Callable[
 
 
 def _measure(server: RealtimeServer) -> tuple[Census, int, int]:
-    """Containers, bytes (0 unless they are traced), and objects. What has a bound of its own, caches and the last entries of the audit log, is
+    """Containers, bytes (0 unless they are traced), and objects. What has a bound of its own, caches, kinds of log lines, the last entries of the audit log, is
     emptied first: that it keeps to its bound is tested where it is.
     """
     server._parts.audit._entries.clear()
     server._parts.audit._of_strangers.clear()
+    logs.FLOOD._kinds.clear()
     tokens._names.clear()
     limits.known_names.clear()
     own_rooms._text_of.cache_clear()

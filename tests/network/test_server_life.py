@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from aibos_realtime import ConfigurationError, RealtimeServer
+from aibos_realtime.server.port import UNSENT_BYTES, UNTAKEN_MILLISECONDS
 from aibos_realtime.testing.clock import ManualClock
 from aibos_realtime.transport.websocket import WebSocketTransport
 from tests.network.raw import PATIENCE, SECRET, Raw, closing, make_server, member, raw, request, serving, until, upgraded
@@ -54,6 +56,17 @@ async def test_a_server_can_start_again() -> None:
     for _ in range(3):
         async with server, member(server, "ann", "tenant_1") as ann:
             assert (await ann.ask("x", 1, room="tenant_1"))["event"] == "ack"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not pass these on to what is accepted")
+async def test_what_the_kernel_may_keep_of_a_connection() -> None:
+    """A peer that was gone without a word kept what was on its way to it in the kernel for a quarter of an hour, also after the server had closed."""
+    async with make_server() as server, member(server, "ann", "tenant_1"):
+        [found] = server.pool
+        assert isinstance(found.transport, WebSocketTransport)
+        accepted = found.transport._stream.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNTAKEN_MILLISECONDS
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
 
 
 async def test_a_port_that_is_taken() -> None:

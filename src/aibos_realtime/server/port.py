@@ -28,6 +28,8 @@ ACCEPTED_AT_ONCE = 4
 """Of these, how many asyncio's own loop accepts before it does anything else. Out of descriptors, it writes a trace for each; uvloop writes none."""
 UNSENT_BYTES = 256 * 1024
 """That the kernel keeps of one connection before its peer has room for them; beyond, they are the outbox's, which is counted. Else it is 4 MB."""
+UNTAKEN_MILLISECONDS = 60_000
+"""For how long the kernel goes on sending what a peer does not take, also after the server has closed (RFC 5482; without it a quarter of an hour)."""
 
 
 class Port:
@@ -83,6 +85,7 @@ class Port:
         if sys.platform == "linux":  # elsewhere it is not inherited by what is accepted
             for listening in self._server.sockets:
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MILLISECONDS)
 
     async def open(self) -> None:
         """Start the app, and listen."""
