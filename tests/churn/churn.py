@@ -214,8 +214,8 @@ async def prove(*, minutes: int, per_minute: int, seed: int, progress: Callable[
 
 
 def _measure(server: RealtimeServer) -> tuple[Census, int, int]:
-    """Containers, bytes (0 unless they are traced), and objects. What has a bound of its own, caches, kinds of log lines, the last entries of the audit log, is
-    emptied first: that it keeps to its bound is tested where it is.
+    """Containers, bytes (0 unless they are traced), and objects. What has a bound of its own (caches, kinds of log lines, the last entries of the
+    audit log) is emptied first: that it keeps to its bound is tested where it is.
     """
     server._parts.audit._entries.clear()
     server._parts.audit._of_strangers.clear()

@@ -117,7 +117,10 @@ class Recovery:
                 size += len(frames[-1])
             if size >= CHUNK_BYTES or number == len(events):
                 if frames:
-                    socket.write(b"".join(frames))
+                    data = b"".join(frames)
+                    self._metrics.messages_out += len(frames)
+                    self._metrics.bytes_out += len(data)
+                    socket.write(data)
                 frames, size = [], 0
                 if socket.is_behind():
                     return number

@@ -47,6 +47,21 @@ async def test_what_was_missed_follows_the_answer_and_then_what_is_live() -> Non
         assert (net.server.metrics.recoveries, net.server.metrics.recoveries_failed) == (1, 0)
 
 
+async def test_what_is_recovered_counts_as_sent() -> None:
+    """What clients that had come back were sent was in no figure of what goes out."""
+    async with memory_server(**OPEN) as net:
+        ann = await net.connect("ann")
+        joined = await ann.request("join-room", "lobby")
+        await publish(net, 1, 250, size=100)
+        ann.cut()
+        again = await net.connect("ann")
+        metrics = net.server.metrics
+        messages, size = metrics.messages_out, metrics.bytes_out
+        again.send("join-room", {"roomId": "lobby", "recover": {"epoch": joined["epoch"], "offset": 0}}, ref=1)
+        assert len(offsets(await again.take_all())) == 250
+        assert metrics.messages_out - messages >= 250 and metrics.bytes_out - size > 250 * 100
+
+
 async def test_nothing_missed_and_nothing_asked_for() -> None:
     async with memory_server(**OPEN) as net:
         await publish(net, 1, 5)
