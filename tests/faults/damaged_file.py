@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -156,9 +157,9 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100, help="how often")
     parser.add_argument("--seed", type=int, default=1, help="of everything that chance decides")
-    parser.add_argument("--folder", type=Path, required=True, help="for a copy of the file")
     given = parser.parse_args()
-    print(dict(asyncio.run(prove(given.folder, times=given.times, seed=given.seed))))
+    with tempfile.TemporaryDirectory() as folder:
+        print(dict(asyncio.run(prove(Path(folder), times=given.times, seed=given.seed))))
     sys.exit(0)
 
 

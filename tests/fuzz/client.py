@@ -120,8 +120,8 @@ async def _client(source: Source) -> None:
             leaf = leaf_of(failure)
             raise leaf if isinstance(leaf, Broken) else Broken("a mistake of ours ended the client") from leaf
         check(failure is None or failure in heard or not failure.retryable, "gave up, and said nothing")
-        for call in calls:
-            check(call.done() or one.state == "reconnecting", f"never answered: {call.get_coro()}")
+        for call in calls:  # joins wait for a user, as they wait for a connection
+            check(call.done() or one.state == "reconnecting" or one._life.session.user is None, f"never answered: {call.get_coro()}")
         await _end(one, [*calls, following], clock)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..errors import LONGEST_WAIT, RealtimeError, from_wire
 from .client_notices import Parting
@@ -17,11 +17,15 @@ LONGEST_DELAY = LONGEST_WAIT
 """Seconds. Nobody is sent away for longer, whatever a server says."""
 
 
+Epoch = Annotated[str, Meta(pattern=r"^[!-~]{1,128}$")]
+"""Whatever it is, it is sent back: what no server would take must not be kept."""
+
+
 class JoinedRoom(Struct, frozen=True, rename="camel"):
     """`data` of `joined-room`. `recovered` is None where nothing was asked for."""
 
     room_id: str
-    epoch: str
+    epoch: Epoch
     offset: Offset
     recovered: bool | None = None
     members: list[Member] | None = None
@@ -32,7 +36,7 @@ class JoinedRoom(Struct, frozen=True, rename="camel"):
 
 
 class _Place(Struct, frozen=True):
-    epoch: str
+    epoch: Epoch
     offset: Offset
 
     @property
@@ -44,7 +48,7 @@ class RoomPlace(Struct, frozen=True, rename="camel"):
     """`data` of `resync`."""
 
     room_id: str
-    epoch: str
+    epoch: Epoch
     offset: Offset
 
     @property

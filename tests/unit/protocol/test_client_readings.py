@@ -72,6 +72,13 @@ def test_positions_of_streams() -> None:
         read_positions({"all": {"epoch": 1}})
 
 
+@pytest.mark.parametrize("epoch", ["", "\0", "a b", "ä", "x" * 129])
+def test_an_epoch_that_no_server_would_take_is_none(epoch: str) -> None:
+    """A hostile server's epoch was kept and sent with every later join, which good servers then refused."""
+    with pytest.raises(msgspec.ValidationError):
+        read_positions({"all": {"epoch": epoch, "offset": 1}})
+
+
 def test_a_user_is_a_mapping_or_nobody() -> None:
     assert read_user({"id": "u"}) == {"id": "u"}
     assert read_user("u") is None
