@@ -103,7 +103,7 @@ async def _both_ways(sent: bytes, cuts: list[int]) -> None:
     pieces = await _send([sent[begin:end] for begin, end in pairwise([0, *places, len(sent)])], True)
     for other in (long, pieces):
         check(other[0].requests == short[0].requests, f"asked for {other[0].requests}, and by the short way for {short[0].requests}")
-        check(_statuses(other[1]) == _statuses(short[1]), f"answered {other[1].written}, and by the short way {short[1].written}")
+        check(_judged(other[1]) == _judged(short[1]), f"answered {other[1].written}, and by the short way {short[1].written}")
     gate, stream = short
     statuses = _statuses(stream)
     check(STATUSES.issuperset(statuses), f"answered {statuses}")
@@ -124,6 +124,11 @@ def _check_entry(request: UpgradeRequest, answer: bytes) -> None:
     check(values(b"origin") in ([], [b"https://app.example"]), "in from another page")
     check(b"websocket" in b",".join(values(b"upgrade")).lower() and b"upgrade" in b",".join(values(b"connection")).lower(), "in without asking")
     check(re.search(rb"\r\nSec-WebSocket-Accept: [A-Za-z0-9+/]{27}=\r\n", answer) is not None, "in without the accept")
+
+
+def _judged(stream: Stream) -> list[int]:
+    """The statuses. Of a head that is too large and no HTTP either, which of the two is seen first depends on how it arrives."""
+    return [400 if status in (414, 431) else status for status in _statuses(stream)]
 
 
 def _statuses(stream: Stream) -> list[int]:
