@@ -36,6 +36,8 @@ _MAX_CONTROL = 125
 _MAX_REASON = 123
 _UNLIMITED = sys.maxsize
 _ALL = repeat(None)
+LARGE = 4096
+"""Bytes from which what a peer sends waits for its turn in any case: in one round many may send, and 64 KiB of JSON take milliseconds to read."""
 TURN = range(256)
 """For `FrameReader.feed`: the frames that one peer may have looked at, before it is the turn of others."""
 TURN_BYTES = 256 * 1024
@@ -105,7 +107,7 @@ class FrameReader:
         self._inflated = 0  # bytes, in this turn
         self._skipping = False
         self._quick = masked  # a whole message in one frame can be taken by the short way in `feed`
-        self._max_whole = self._max_message if masked else -1  # bytes that `take_whole` looks at; -1 where there is what only `feed` knows of
+        self._max_whole = min(self._max_message, LARGE) if masked else -1  # bytes `take_whole` looks at; -1 where there is what only `feed` knows of
 
     @property
     def incomplete(self) -> bool:
@@ -203,7 +205,7 @@ class FrameReader:
         except UnicodeDecodeError:
             messages.append((FAILED, close_payload(1007, "text is not UTF-8")))
             self._end()
-        self._max_whole = self._max_message if self._quick and self._tail is None else -1
+        self._max_whole = min(self._max_message, LARGE) if self._quick and self._tail is None else -1
         return messages
 
     def _take(self, chunk: bytes | bytearray, at: int, messages: list[tuple[int, bytes]]) -> int:

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import cast
 
 from ..protocol.close_codes import CloseCode
-from ..protocol.frames import CLOSE, FAILED, PING, PONG, TURN, FrameReader, close_payload, encode_frame, parse_close
+from ..protocol.frames import CLOSE, FAILED, LARGE, PING, PONG, TURN, FrameReader, close_payload, encode_frame, parse_close
 from .base import ASSEMBLY_TIMEOUT, CLOSE_TIMEOUT, Peer
 from .batch import Write, release
 from .turns import has_crowd, running_turns
@@ -130,7 +130,8 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         reader = self._reader
-        messages = reader.feed(data, TURN if self._turn != _NONE or not has_crowd() else ())  # behind those who wait already
+        has_turn = self._turn != _NONE or (len(data) < LARGE and not has_crowd())  # else it is behind those who wait already
+        messages = reader.feed(data, TURN if has_turn else ())
         self._hear(messages)
         if reader.incomplete:
             if self._deadline is not None and not self._closing and any(opcode < CLOSE for opcode, _ in messages):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aibos_realtime.protocol import frames
 from aibos_realtime.protocol.deflate import Inflater, compress
-from aibos_realtime.protocol.frames import BINARY, CLOSE, CONTINUATION, FAILED, PING, TEXT, TURN, FrameReader, encode_frame
+from aibos_realtime.protocol.frames import BINARY, CLOSE, CONTINUATION, FAILED, LARGE, PING, TEXT, TURN, FrameReader, encode_frame
 from aibos_realtime.protocol.masking import mask_by_integers
 
 MASK = b"\x37\xfa\x21\x3d"
@@ -23,7 +23,7 @@ def wide(payload: bytes) -> bytes:
     return bytes((0x80 | TEXT, 0x80 | 126)) + len(payload).to_bytes(2, "big") + sent(TEXT, payload)[2:]
 
 
-@pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 1000, 16_384, 65_535])
+@pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 1000, LARGE - 8])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_one_whole_message_is_taken(size: int, opcode: int) -> None:
     payload = bytes(33 + at % 90 for at in range(size))
@@ -31,6 +31,13 @@ def test_one_whole_message_is_taken(size: int, opcode: int) -> None:
     assert reader.take_whole(sent(opcode, payload)) == payload
     assert reader.feed(sent(opcode, payload)) == [(opcode, payload)]
     assert reader.take_whole(sent(opcode, payload)) == payload
+
+
+def test_a_large_one_is_left_to_turns() -> None:
+    reader, large = FrameReader(max_message=None), sent(TEXT, b"x" * (LARGE - 7))
+    assert reader.take_whole(large) is None
+    assert reader.feed(large) == [(TEXT, b"x" * (LARGE - 7))]
+    assert reader.take_whole(large) is None
 
 
 def test_text_that_is_no_ascii_is_proven() -> None:

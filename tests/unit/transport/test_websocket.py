@@ -204,6 +204,26 @@ async def turns(stream: Stream) -> int:
     raise AssertionError("the stream is not read again")
 
 
+@pytest.fixture
+def nothing_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is received has its first turn at once, however much it is."""
+    monkeypatch.setattr(websocket, "LARGE", 1 << 20)
+
+
+async def test_large_messages_of_many_are_read_one_in_a_round() -> None:
+    """Ten peers sent a message of 64 KiB each at one moment, all were read in one round of the loop, and everybody else waited 106 ms."""
+    peers = [make() for _ in range(3)]
+    for transport, _, _ in peers:
+        feed(transport, frame(TEXT, b"x" * 900) * 5)
+    assert [len(log.seen) for _, _, log in peers] == [0, 0, 0]
+    seen = []
+    for _ in range(3):
+        await asyncio.sleep(0)
+        seen.append([len(log.seen) for _, _, log in peers])
+    assert seen == [[5, 0, 0], [5, 5, 0], [5, 5, 5]]
+
+
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_many_frames_wait_for_the_turns_of_others() -> None:
     """Whoever sent 43,000 frames in one segment had all of them looked at while everybody else waited."""
     transport, stream, log = make()
@@ -213,6 +233,7 @@ async def test_many_frames_wait_for_the_turns_of_others() -> None:
     assert stream.acts == ["pause_reading", "resume_reading"]
 
 
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_what_waits_goes_on_when_the_hub_hears_again() -> None:
     transport, stream, log = make()
     feed(transport, frame(TEXT, b"x") * 600)
@@ -224,6 +245,7 @@ async def test_what_waits_goes_on_when_the_hub_hears_again() -> None:
     assert await turns(stream) == 2 and len(log.seen) == 600
 
 
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_who_comes_while_others_wait_waits_behind_them() -> None:
     """20 peers with heavy questions in every segment had one answered each, in every round of the loop."""
     busy, other, single = make(), make(), make()
@@ -265,6 +287,7 @@ async def test_what_takes_long_is_done_in_several_turns(monkeypatch: pytest.Monk
     assert await turns(stream) == 2 and len(log.seen) == 7
 
 
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_pausing_and_resuming_gives_no_further_turns() -> None:
     transport, stream, log = make()
     feed(transport, frame(TEXT, b"x") * 1100)
@@ -289,6 +312,7 @@ async def test_a_message_that_we_do_not_read_does_not_take_too_long() -> None:
     assert log.seen == [(TEXT, b"xyz")] and transport._deadline is None
 
 
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_a_close_is_found_behind_what_is_passed_over() -> None:
     transport, stream, log = make()
     feed(transport, frame(TEXT, b"x") * 600 + frame(CLOSE, close_payload(1000)))
@@ -302,6 +326,7 @@ async def test_a_close_is_found_behind_what_is_passed_over() -> None:
     assert log.seen[256:] == [(4013, "enough")]
 
 
+@pytest.mark.usefixtures("nothing_is_large")
 async def test_what_waits_is_forgotten_with_the_connection() -> None:
     transport, stream, log = make()
     feed(transport, frame(TEXT, b"x") * 600)
