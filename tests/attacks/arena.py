@@ -60,6 +60,8 @@ class Toll:
     p50: float
     p99: float
     slowest: float
+    has_usual_bounds: bool = True
+    """Those of `MEMORY` and `CANARY_P99`, or narrower ones."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Further ones that the test noted, by name."""
 
@@ -231,7 +233,8 @@ async def fought(
                 await canary.kill()
         await server.stop()
     check_words(here.process.lines, here.secrets)
-    toll = Toll(attack, attackers, max(0, peak - before), lag, len(song), statistics.median(song), _quantile(song, 0.99), max(song), here.figures)
+    times = (statistics.median(song), _quantile(song, 0.99), max(song))
+    toll = Toll(attack, attackers, max(0, peak - before), lag, len(song), *times, memory <= MEMORY and p99 <= CANARY_P99, here.figures)
     tolls.append(toll)
     assert toll.memory_each <= memory, f"each of {attackers} cost {toll.memory_each / MEGABYTE:.1f} MB at the peak"
     late = f"the canary waited {1000 * toll.p99:.0f} ms (p99 of {toll.questions}), the loop was {1000 * lag:.0f} ms late"

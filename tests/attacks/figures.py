@@ -1,4 +1,7 @@
-"""What the attacks of a run cost, by kind: the worst of each, as the page on reliability shows it, and as the JSON beside the page keeps it."""
+"""What the attacks of a run cost, by kind: the worst of each, as the page on reliability shows it, and as the JSON beside the page keeps it.
+
+Attacks that have bounds of their own are left out; the page tells of them in words.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def summarize(tolls: list[Toll]) -> Worst:
 
 
 def to_json(found: dict[str, list[Toll]]) -> dict[str, dict[str, float]]:
-    return {kind: asdict(summarize(tolls)) for kind, tolls in sorted(found.items()) if tolls}
+    usual = {kind: [toll for toll in tolls if toll.has_usual_bounds] for kind, tolls in sorted(found.items())}
+    return {kind: asdict(summarize(tolls)) for kind, tolls in usual.items() if tolls}
 
 
 def to_table(kept: dict[str, dict[str, float]]) -> str:

@@ -140,8 +140,7 @@ async def test_connections_of_one_address_and_one_user(arena: Arena) -> None:
 
 async def test_requests_to_the_api(arena: Arena) -> None:
     """Of one operator; a request in one piece after the other, as fast as they are answered."""
-    # The API is made, and what it needs is loaded, at the first request.
-    async with arena("350 requests of an operator", memory=15_000_000, http={"requests_per_second": 100.0}) as field:
+    async with arena("350 requests of an operator", api=True, http={"requests_per_second": 100.0}) as field:
         token = field.token("op", role="operator", tenant_id=None)
         data = f"GET /api/v1/rooms HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
         statuses: Counter[int] = Counter()

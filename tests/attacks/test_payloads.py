@@ -18,7 +18,7 @@ from tests.network.raw import Raw, frame, text
 
 EVERYTHING = {"permissions": {"*": ["read", "write"]}}
 QUIET = {"messages_per_second": None, "publishes_per_second": None}
-STORE: dict[str, Any] = {"p99": 0.3, "spare": 40}
+STORE: dict[str, Any] = {"spare": 40}
 """Bounds of the arena: the database is a process on the same cores, and the server opens its connections to it at need."""
 
 BAD_DATA = {

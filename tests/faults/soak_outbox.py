@@ -53,6 +53,7 @@ class Application:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop."""
+        asyncio.get_running_loop().set_exception_handler(_pass_over_driver)
         async with self._engine.begin() as connection:
             await connection.execute(text("CREATE TABLE soak_orders (id TEXT PRIMARY KEY, room TEXT)"))
         async with asyncio.TaskGroup() as group:
@@ -119,6 +120,12 @@ class Application:
             await outbox.publish(connection, room, EVENT, {"id": id}, id=id)
             if is_taken_back:
                 raise TakenBackError
+
+
+def _pass_over_driver(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """SQLAlchemy closes a connection whose database does not answer in a task of its own, and does not look at the time-out that this ends with."""
+    if "_terminate_graceful_close" not in str(context.get("future")):
+        loop.default_exception_handler(context)
 
 
 def _make_engine(database: str) -> AsyncEngine:

@@ -1,6 +1,7 @@
 """The broker inside the process: every room's log in memory, one node. What it promises ends with the process.
 
-Offsets and epochs outlive a room's events and its members: they are forgotten only after a day without an event or a member, and never reused.
+Offsets and epochs outlive a room's events and its members: they are forgotten only after a day without an event or a member, or where too many
+rooms have none, and never reused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ..hot_log import HotLog
 
 IDEMPOTENCY_WINDOW = 300.0
 FORGET_AFTER = 86_400.0
+MOST_IDLE = 10_000
+"""Logs without an event or a member that are remembered; past that the oldest are forgotten before their day is over."""
 SWEEP_EVERY = 30.0
 
 
@@ -135,10 +138,16 @@ class MemoryBroker:
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()
-        for room, log in list(self._logs.items()):
+        idle: list[tuple[float, str]] = []
+        for room, log in self._logs.items():
             log.trim(now)
-            if log.touched + FORGET_AFTER <= now and not log.hot and not self._receiver.is_watched(room):
-                # Whoever remembers a position of this room must not find it again under the same epoch.
-                del self._logs[room]
-                self._fresh_epoch = new_epoch()
+            if not log.hot and not self._receiver.is_watched(room):
+                idle.append((log.touched, room))
+        idle.sort()
+        for number, (touched, room) in enumerate(idle):
+            if touched + FORGET_AFTER > now and number >= len(idle) - MOST_IDLE:
+                break
+            # Whoever remembers a position of this room must not find it again under the same epoch.
+            del self._logs[room]
+            self._fresh_epoch = new_epoch()
         self._sweeping = self._clock.call_later(SWEEP_EVERY, self._sweep)

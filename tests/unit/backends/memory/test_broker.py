@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aibos_realtime.backends.base import Draft
+from aibos_realtime.backends.memory import broker as broker_module
 from aibos_realtime.backends.memory.broker import MemoryBroker
 from aibos_realtime.testing.clock import ManualClock
 
@@ -40,6 +43,22 @@ async def test_events_and_rooms_are_forgotten_in_the_background() -> None:
     assert broker._logs == {}
     await broker.stop()
     assert clock.planned == []
+
+
+async def test_only_so_many_rooms_without_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write to rooms of any name published to a new one each time, and 2 KB of each were kept for a day."""
+    monkeypatch.setattr(broker_module, "MOST_IDLE", 3)
+    clock = ManualClock()
+    broker = MemoryBroker(clock=clock)
+    await broker.start()
+    for number in range(10):
+        await broker.publish(draft(f"room{number}", "x"))
+        await clock.advance(1)
+    told = await broker.position("room0")
+    await clock.advance(400)
+    assert sorted(broker._logs) == ["room7", "room8", "room9"], "the oldest are forgotten"
+    assert (await broker.position("room0")).epoch != told.epoch
+    await broker.stop()
 
 
 async def test_forgetting_a_room_renews_the_epoch_of_rooms_without_events() -> None:
