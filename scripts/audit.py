@@ -26,13 +26,14 @@ NOT_READ = re.compile(
     r"|^spec/vectors/|^tests/unit/protocol/test_frames|^tests/fuzz/corpus/"  # frames in hexadecimal, and tokens signed with the keys below
 )
 HARMLESS = re.compile(
-    r"(?i)pass(word)?|secret|hidden|short|wrong|payload|hunter2.*|s(@|%40)cret(/|%2f)?|your_jwt_secret"  # words in the place of a password
-    r"|.*\bonly[- ]for\b.*|.*\bthese[- ]tests?\b.*|.*\b(faults rig|attacked server)\b.*|benchmark-secret-.*|another secret, just as long.*"
+    r"(?i)pass(word)?|pw|secret|hidden|short|wrong|payload|hunter2.*|s(@|%40)cret(/|%2f)?|your_jwt_secret"  # words in the place of a password
+    r"|.*\bonly[- ]for\b.*|.*\b(these|this)[- ]tests?\b.*|.*\b(faults rig|attacked server|of the model|of-the-soak)\b.*"
+    r"|benchmark-secret-.*|another secret, just as long.*"
     r"|k7Qz-0pLr5Tn2Wx8"  # the beginning of the key of the unit tests
     r"|authentication\.jwt_secret|http\.api_keys|.*hunter2@.*"  # names of options; URLs with such a password
     r"|s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=|dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
     r"|09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"  # the key in FastAPI's tutorial: refused at the start (auth/keys.py)
-    r"|eyJhbGciOiJIUzI1NiJ9\.e30\."  # a token that says nothing
+    r"|eyJhbGciOiJIUzI1NiJ9\.(e30|eyJzdWIiOiJhbm4ifQ)\.x?"  # tokens that say nothing
 )
 """Values that are nobody's secret. Whole values only."""
 
@@ -63,7 +64,7 @@ def audit_packages() -> int:
         command = [sys.executable, "-m", "pip_audit", "-r", lock, "--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         lines, count = read_audit(lock, done.stdout)
-        print("\n".join(lines or [f"audit: {lock}: pip-audit did not run: {done.stderr.strip()[-500:]}"]))
+        print("\n".join(lines or [f"audit: {lock}: pip-audit did not run: {done.stderr.strip().splitlines()[-1:]}"]))
         found += count
     return found
 
