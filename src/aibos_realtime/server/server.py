@@ -197,9 +197,13 @@ class RealtimeServer:
         self._shares_port |= shared
 
     async def start(self) -> None:
-        """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken."""
+        """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken.
+
+        The process's own limit of open files is raised to what `max_connections` needs, as far as it may be.
+        """
         if self._port is not None:
             return
+        raise_limit(self.pool.options.max_connections)
         port = self._port = Port(
             gate=self._parts.handshake, app=self._app or self._http, has_app=self._app is not None, clock=self._clock, tls=self._tls
         )
@@ -313,7 +317,6 @@ class RealtimeServer:
 
         `on_started`: called, and awaited where that is due, once the server listens.
         """
-        raise_limit(self.pool.options.max_connections)
         with asyncio.Runner(loop_factory=new_event_loop) as runner, rare_garbage_collection():
             runner.run(run_until_signalled(self, drain, on_started))
 
