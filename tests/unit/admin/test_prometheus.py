@@ -217,6 +217,7 @@ async def test_clients_that_do_not_read_that_are_cut_and_that_come_back() -> Non
         back = await again.request("join-room", {"roomId": "lobby", "recover": {"epoch": joined["epoch"], "offset": joined["offset"]}})
         gone = await again.request("join-room", {"roomId": "lobby", "recover": {"epoch": "another", "offset": 1}})
         assert (back["recovered"], gone["recovered"]) == (True, False)
+        await settle()
         net.server._parts.fanout.resync("lobby", Position(joined["epoch"], 9))
         now = values_here(net)
         risen = {name: now[name] - before.get(name, 0.0) for name in now}
