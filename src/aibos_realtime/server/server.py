@@ -197,10 +197,7 @@ class RealtimeServer:
         self._shares_port |= shared
 
     async def start(self) -> None:
-        """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken.
-
-        The process's own limit of open files is raised to what `max_connections` needs, as far as it may be.
-        """
+        """Listen; returns when the port is bound. Idempotent. Raises `ConfigurationError` where the address is taken. Raises the limit of open files."""
         if self._port is not None:
             return
         raise_limit(self.pool.options.max_connections)
