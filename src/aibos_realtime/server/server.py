@@ -197,7 +197,7 @@ class RealtimeServer:
         self._shares_port |= shared
 
     async def start(self) -> None:
-        """Listen; returns when the port is bound. Idempotent. Raises the limit of open files, and `ConfigurationError` for an address that is taken."""
+        """Listen; returns when the port is bound. Idempotent. Raises the limit of open files. Raises `ConfigurationError` where the port is taken."""
         if self._port is not None:
             return
         raise_limit(self.pool.options.max_connections)
