@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aibos_realtime.protocol.frames import CLOSE, PING, PONG
+from tests.arguments import amount, count
 from tests.attacks.arena import Field, Toll, fought
 from tests.faults.processes import Zygote
 from tests.network.raw import frame, request
@@ -121,8 +122,8 @@ async def run(connections: int, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--connections", type=count, default=10_000)
+    parser.add_argument("--seconds", type=amount, default=60.0)
     given = parser.parse_args()
     asyncio.run(run(given.connections, given.seconds))
 

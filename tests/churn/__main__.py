@@ -8,13 +8,14 @@ import time
 import tracemalloc
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
+from tests.arguments import amount, count
 from tests.churn import churn
 
 
 def main() -> None:
     parser = ArgumentParser(prog="python -m tests.churn", description=churn.__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=8.0)
-    parser.add_argument("--per-minute", type=int, default=20, help="sessions that begin in each")
+    parser.add_argument("--hours", type=amount, default=8.0)
+    parser.add_argument("--per-minute", type=count, default=20, help="sessions that begin in each")
     parser.add_argument("--seed", type=int, default=1, help="of everything that chance decides")
     given = parser.parse_args()
     tracemalloc.start()

@@ -24,6 +24,7 @@ from aibos_realtime.backends.redis.client import Client
 from aibos_realtime.backends.redis.script import Script
 from aibos_realtime.backends.redis.urls import read_url
 from aibos_realtime.backends.sql.database import Database
+from tests import arguments
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import running_redis
 
@@ -116,7 +117,7 @@ async def prove(what: str, folder: Path, calls: int, seed: int) -> Count:
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--of", nargs="+", choices=KINDS, default=KINDS, help="whose answers")
-    parser.add_argument("--calls", type=int, default=100_000, help="of each")
+    parser.add_argument("--calls", type=arguments.count, default=100_000, help="of each")
     parser.add_argument("--seed", type=int, default=1, help="of everything that chance decides")
     given = parser.parse_args()
     is_clean = True

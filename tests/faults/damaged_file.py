@@ -26,6 +26,7 @@ from aibos_realtime.backends.redis.client import Client
 from aibos_realtime.backends.redis.log import RedisLog
 from aibos_realtime.backends.redis.urls import read_url
 from aibos_realtime.storage.shared_broker import SharedBroker
+from tests.arguments import count
 from tests.faults.clients import pause
 from tests.servers.redis import RedisServer, running_redis
 
@@ -155,7 +156,7 @@ def _files(redis: RedisServer) -> Path:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=100, help="how often")
+    parser.add_argument("--times", type=count, default=100, help="how often")
     parser.add_argument("--seed", type=int, default=1, help="of everything that chance decides")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

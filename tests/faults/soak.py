@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aibos_realtime import RealtimeError
+from tests.arguments import amount
 from tests.faults.clients import pause
 from tests.faults.load import Load
 from tests.faults.nemesis import KINDS, Fault, Nemesis, draw, kinds_for
@@ -189,14 +190,14 @@ async def _attempt(*steps: Any) -> list[str]:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of faults; the quiet time and the verdict come on top")
+    parser.add_argument("--minutes", type=amount, default=30.0, help="of faults; the quiet time and the verdict come on top")
     parser.add_argument("--seed", type=int, default=1, help="of everything that chance decides")
     parser.add_argument("--store", choices=("postgresql", "sqlite"), default="postgresql")
     parser.add_argument("--queue", choices=("redis", "store"), default="redis", help="where the queue is")
-    parser.add_argument("--interval", type=float, default=5.0, help="seconds from one fault to the next")
-    parser.add_argument("--longest", type=float, default=9.0, help="seconds of the longest fault")
+    parser.add_argument("--interval", type=amount, default=5.0, help="seconds from one fault to the next")
+    parser.add_argument("--longest", type=amount, default=9.0, help="seconds of the longest fault")
     parser.add_argument("--quiet", type=float, default=60.0, help="seconds without faults at the end")
-    parser.add_argument("--rate", type=float, default=120.0, help="publishes a second")
+    parser.add_argument("--rate", type=amount, default=120.0, help="publishes a second")
     parser.add_argument("--history", type=int, default=ENOUGH_HISTORY, help="events of a room that Redis keeps; with fewer, gaps may be told")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=[], metavar="KIND", help="these faults; one of: " + ", ".join(KINDS))
     parser.add_argument("--folder", type=Path, help="where journals and outputs go, and stay; default: a temporary one")

@@ -20,6 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.arguments import count
+
 from .seeds import DICTIONARY, seeds
 from .targets import TARGETS
 
@@ -29,7 +31,7 @@ ENDED = re.compile(r"#(\d+).*?cov: (\d+) ft: (\d+)")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=int, default=600, help="for each target")
+    parser.add_argument("--seconds", type=count, default=600, help="for each target")
     parser.add_argument("--seed", type=int, default=1, help="of the search")
     parser.add_argument("--keep", type=Path, help="folder for inputs that reach something new")
     parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="run these inputs, and nothing else")

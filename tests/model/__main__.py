@@ -14,14 +14,15 @@ import sys
 import time
 from functools import partial
 
+from tests.arguments import count
 from tests.model.acts import Step
 from tests.model.walk import KINDS, failure_of, shrink, walk
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=200, help="of each run")
+    parser.add_argument("--runs", type=count, default=20)
+    parser.add_argument("--steps", type=count, default=200, help="of each run")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next one has the next")
     parser.add_argument("--kind", choices=sorted(KINDS), help="what may happen; all of them in turn unless given")
     parser.add_argument("--seconds", type=float, default=None, help="after which no further run begins")

@@ -25,6 +25,7 @@ from aibos_realtime.client.wire import JsonWire
 from aibos_realtime.errors import ConnectionClosed, ConnectionError, ConnectionLimitExceeded, RealtimeError
 from aibos_realtime.protocol.messages import ServerMessage
 from aibos_realtime.testing.clock import ManualClock, settle
+from tests.arguments import count
 
 TICK = 0.05
 """Seconds within which what is due happens together."""
@@ -216,7 +217,7 @@ async def watch_outage(count: int, seconds: float, *, seed: int = 1) -> tuple[li
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model.crowd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--clients", type=count, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     delays, last = asyncio.run(watch_outage(given.clients, 30.0, seed=given.seed))
