@@ -1,10 +1,14 @@
-"""What the worst inputs cost: none more than 5 ms of a processor's time for 64 KiB, and twice the size never much more than twice the time."""
+"""What the worst inputs cost: none more than 5 ms of a processor's time for 64 KiB, and twice the size never much more than twice the time.
+
+Three times as long is let pass where the machine is busy, and more on a slower one. Cycles are collected as a server has them collected: by the
+collector's defaults a message of 30,000 lists pays for looking through what the tests before it left, and its half pays nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -15,12 +19,16 @@ from aibos_realtime.errors import ProtocolError, RealtimeError
 from aibos_realtime.protocol import deflate
 from aibos_realtime.protocol.codec import Codec, JsonCodec, MsgpackCodec, decode_json
 from aibos_realtime.protocol.frames import FrameReader, encode_frame
+from aibos_realtime.server.loop import rare_garbage_collection
 
 SIZE = 65_536
 MOST = 0.005
 """Seconds of processor time, on a machine that does nothing else."""
 BUSY = 3
 """Times as long where others use the same caches and memory."""
+ORDINARY = 0.0012
+"""Seconds that reading `LISTS` takes on the machine that the limits were set on."""
+LISTS = json.dumps([[[]] * 8] * 3000)
 TRIES = 6
 """At most: of the quickest. Others use the machine too, and its caches."""
 
@@ -83,11 +91,23 @@ def cost(act: Callable[[], object], enough: float = MOST) -> float:
     return min(found)
 
 
+def slowness() -> float:
+    """How many times slower than that one this machine is, at least 1."""
+    return max(1.0, cost(lambda: json.loads(LISTS), ORDINARY) / ORDINARY)
+
+
+@pytest.fixture(autouse=True)
+def _collect_as_a_server() -> Iterator[None]:
+    with rare_garbage_collection():
+        yield
+
+
 def check(act: Callable[[bytes], object], make: Callable[[int], bytes]) -> None:
     whole, half = make(SIZE), make(SIZE // 2)
     now, before = cost(lambda: act(whole)), cost(lambda: act(half))
-    assert now < BUSY * MOST, f"{now * 1000:.2f} ms for {len(whole)} bytes"
-    assert now < max(4 * before, BUSY * MOST / 2), f"{now * 1000:.3f} ms, and {before * 1000:.3f} ms for the half: it grows with the square"
+    most = BUSY * MOST * slowness()
+    assert now < most, f"{now * 1000:.2f} ms for {len(whole)} bytes, and at most {most * 1000:.2f}"
+    assert now < max(4 * before, most / 2), f"{now * 1000:.3f} ms, and {before * 1000:.3f} ms for the half: it grows with the square"
 
 
 def handle(codec: Codec, payload: bytes) -> None:
@@ -161,8 +181,9 @@ def test_the_worst_frames(name: str, step: int) -> None:
     makes = FRAMES[name]
     whole, half = makes(SIZE), makes(SIZE // 2)
     now, before = cost(lambda: read(whole)), cost(lambda: read(half))
-    assert now < 8 * BUSY * MOST, f"{now * 1000:.2f} ms for {len(whole)} bytes"
-    assert now < max(4 * before, BUSY * MOST), f"{now * 1000:.3f} ms, and {before * 1000:.3f} ms for the half"
+    most = BUSY * MOST * slowness()
+    assert now < 8 * most, f"{now * 1000:.2f} ms for {len(whole)} bytes"
+    assert now < max(4 * before, most), f"{now * 1000:.3f} ms, and {before * 1000:.3f} ms for the half"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +195,7 @@ def test_the_worst_compressed_messages(payload: bytes) -> None:
     def inflate() -> None:
         deflate.Inflater().inflate(payload, SIZE)
 
-    assert cost(inflate) < BUSY * MOST
+    assert cost(inflate) < BUSY * MOST * slowness()
 
 
 @pytest.mark.parametrize("header", [",", ";", "permessage-deflate;", "a,", '"', 'permessage-deflate; x="\\\\', " ", "permessage-deflate,"])
@@ -182,11 +203,11 @@ def test_the_worst_offers_of_extensions(header: str) -> None:
     def negotiate() -> None:
         deflate.negotiate((header * 8192)[:8192], max_message=SIZE)
 
-    assert cost(negotiate) < BUSY * MOST
+    assert cost(negotiate) < BUSY * MOST * slowness()
 
 
 def test_an_event_of_the_largest_floats_for_a_member_who_speaks_messagepack() -> None:
     """64 KiB of `1e308` took 95 ms to read: 50 times a second of one user, who need not have said who he is, and once more for each room."""
     text = b"[" + b"1e308," * 10_000 + b"1]"
-    assert cost(lambda: _MSGPACK.from_json(text)) < BUSY * MOST
-    assert cost(lambda: decode_json(text)) < BUSY * MOST and decode_json(text)[0] == 1e308
+    assert cost(lambda: _MSGPACK.from_json(text)) < BUSY * MOST * slowness()
+    assert cost(lambda: decode_json(text)) < BUSY * MOST * slowness() and decode_json(text)[0] == 1e308
