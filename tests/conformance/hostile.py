@@ -8,9 +8,8 @@ import json
 import tracemalloc
 from typing import Any
 
-from aibos_realtime.protocol.deflate import compress
 from aibos_realtime.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, close_payload, encode_frame
-from tests.network.raw import MASK
+from tests.network.raw import MASK, smallest
 from tests.network.scripted_server import GREETING, Peer, Step
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -166,6 +165,6 @@ NO_FRAMES: dict[str, tuple[int, bytes]] = {
 }
 """What is said after the greeting, and the code with which a client whose messages have at most 64 KiB closes. The connection stays open."""
 
-BOMB = encode_frame(TEXT, compress(b'"' + b" " * 2**24 + b'"'), rsv1=True)
+BOMB = encode_frame(TEXT, smallest(b'"' + b" " * 2**24 + b'"'), rsv1=True)
 GOODBYE = encode_frame(CLOSE, close_payload(4001, "moved"))
 FOR_GOOD = encode_frame(CLOSE, close_payload(4503, "banned"))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -34,6 +35,12 @@ def request(*further: str, line: str = "GET / HTTP/1.1", fields: Mapping[str, st
     chosen = {**FIELDS, **(fields or {})}
     lines = [line, *(f"{name}: {value}" for name, value in chosen.items() if value is not None), *further]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def smallest(payload: bytes) -> bytes:
+    """A message as raw DEFLATE (RFC 7692), as small as zlib makes it: bombs are, and our own compressor is for speed."""
+    deflater = zlib.compressobj(9, wbits=-15)
+    return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 class Response(NamedTuple):

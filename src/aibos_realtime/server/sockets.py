@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import partial
 from inspect import signature
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ from ..protocol.close_codes import CloseCode, default_reason
 from ..protocol.codec import Answer, Encoding, JsonCodec, MsgpackCodec
 from ..protocol.messages import SUBPROTOCOL_MSGPACK, VERSION
 from ..transport.base import Peer, Transport
+from ..transport.turns import running_turns
 from .handshake import Arrival, Handshake
 
 logger = get_logger("aibos_realtime")
@@ -45,6 +47,8 @@ TICK = 0.25
 SLICES = 4
 PAUSE = 0.5
 """Seconds: when a look comes so much too late, this node itself stood still, and what peers sent meanwhile is not read yet."""
+AFTER_CUT = 1.0
+"""Seconds within which what was cut is seen off."""
 GRACE = 2.0
 """Seconds after such a pause within which nobody is closed for what he may have sent, or taken, long ago."""
 
@@ -245,6 +249,10 @@ class Sockets:
         self._rooms.exit(socket, room_id)
 
     def lost(self, socket: Socket, code: int, reason: str) -> None:
+        """One after another: where a thousand end at once, nobody else waits for them all."""
+        running_turns().take(partial(self._let_go, socket, code, reason))
+
+    def _let_go(self, socket: Socket, code: int, reason: str) -> None:
         self._rooms.exit_all(socket)
         if self._pool.remove_connection(socket.id, code=code) is None:
             return
@@ -358,19 +366,22 @@ class Sockets:
         if self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
-        self._emptied.clear()
         try:
-            if len(self._pool):
-                async with asyncio.timeout(seconds):
-                    await self._emptied.wait()
-        except TimeoutError:
-            pass
+            await self._wait_until_empty(seconds)
         finally:
             await self._cut()
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        self._emptied.clear()
+        if len(self._pool):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()
 
     async def _cut(self) -> None:
         for socket in list(self._pool):
             socket.transport.abort()
+        await self._wait_until_empty(AFTER_CUT)
         await self._inbound.dispatcher.stop()
         left = list(self._tasks)
         for task in left:

@@ -1,4 +1,5 @@
-"""Whose turn it is: peers that send, or are to be sent, more than is done at once go on one after another, one in each round of the event loop.
+"""Whose turn it is: peers that send, or are to be sent, more than is done at once go on one after another, for a millisecond in each round of the
+event loop.
 
 So the rounds stay short however many there are, and whoever asks for little is heard between any two of them.
 """
@@ -8,9 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from weakref import WeakKeyDictionary, WeakSet
 
 Act = Callable[[], None]
+
+SHARE = 0.001
+"""Seconds of a round: nobody else's turn begins after them. One turn there is in each round, however long it takes."""
 
 
 def _nothing() -> None: ...
@@ -21,30 +26,55 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: deque[Act] = deque()
+        self._has_next = False
+        self._is_over = False
+        """Nobody else goes on in this round."""
 
     def wait(self, act: Act) -> None:
         """Call `act` once, in a later round, after all that wait already."""
         self._waiting.append(act)
-        if len(self._waiting) == 1:
+        self._call_next()
+
+    def take(self, act: Act) -> None:
+        """Call `act` once: now, where nobody else has a turn in this round; else as `wait` does."""
+        if self._has_next:
+            self.wait(act)
+        else:
+            self._call_next()
+            act()
+
+    async def come(self) -> None:
+        """Wait for a turn; where nobody else has one in this round, it has come. Nobody else goes on in its round. Cancelling is safe."""
+        if not self._has_next:
+            self._call_next()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            if not turn.done():
+                turn.set_result(None)
+                self._is_over = True
+
+        self.wait(begin)
+        await turn
+
+    def _call_next(self) -> None:
+        if not self._has_next:
+            self._has_next = True
             _crowd.add(self)
             asyncio.get_running_loop().call_soon(self._next)
 
-    async def come(self) -> None:
-        """Wait for a turn; where nobody else has one in this round, it has come. Cancelling is safe."""
-        if not self._waiting:
-            self.wait(_nothing)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.wait(lambda: None if turn.done() else turn.set_result(None))
-        await turn
-
     def _next(self) -> None:
-        act = self._waiting.popleft()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next)
-        else:
+        self._is_over, end = False, perf_counter() + SHARE
+        try:
+            while self._waiting and not self._is_over:
+                self._waiting.popleft()()
+                self._is_over = self._is_over or perf_counter() >= end
+        finally:
+            self._has_next = False
             _crowd.discard(self)
-        act()
+            if self._waiting:
+                self._call_next()
 
 
 _found: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()

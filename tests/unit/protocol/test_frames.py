@@ -27,6 +27,7 @@ from aibos_realtime.protocol.frames import (
     parse_close,
     split_frames,
 )
+from tests.network.raw import smallest
 
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -238,7 +239,7 @@ def test_no_limits() -> None:
 # --- compressed messages -------------------------------------------------------------------------------------------------------------
 
 
-BOMB = compress(bytes(20_000_000))
+BOMB = smallest(bytes(20_000_000))
 
 
 def test_compressed_messages() -> None:

@@ -1,4 +1,4 @@
-"""One goes on in each round of the loop, in the order in which they came."""
+"""They go on in the order in which they came, a millisecond's worth of them in each round of the loop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import gc
 import weakref
 from functools import partial
 
+import pytest
+
+from aibos_realtime.transport import turns as module
 from aibos_realtime.transport.turns import _nothing, has_crowd, running_turns
 from tests.loops import BOTH
 
 
-async def test_one_goes_on_in_a_round() -> None:
+async def test_one_that_takes_long_goes_on_in_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 20 peers that each had 256 KiB of small bombs looked at, a round took 20 times as long as with one."""
+    monkeypatch.setattr(module, "SHARE", 0.0)
     seen: list[str] = []
     turns = running_turns()
     for name in "abc":
@@ -27,6 +31,27 @@ async def test_one_goes_on_in_a_round() -> None:
         rounds.append("".join(seen))
     assert not has_crowd()
     assert rounds == ["a", "ab", "abc", "abc", "abcd", "abcdagain", "abcdagain"]
+
+
+async def test_those_who_take_little_share_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """9,000 connections that ended at once were seen off in one round of the loop, which took a quarter of a second."""
+    now = 0.0
+    monkeypatch.setattr(module, "perf_counter", lambda: now)
+    monkeypatch.setattr(module, "SHARE", 1.0)
+    seen: list[int] = []
+
+    def act(number: int) -> None:
+        nonlocal now
+        now += 0.125
+        seen.append(number)
+
+    for number in range(20):
+        running_turns().take(partial(act, number))
+    counts = [len(seen)]
+    while has_crowd():
+        await asyncio.sleep(0)
+        counts.append(len(seen))
+    assert seen == list(range(20)) and counts == [1, 9, 17, 20]
 
 
 async def test_a_turn_that_is_awaited() -> None:
@@ -64,7 +89,7 @@ async def test_what_goes_wrong_holds_up_nobody() -> None:
     turns.wait(partial(seen.append, "next"))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert seen == ["next"] and told == [wrong]
+    assert seen == ["next"] and told == [wrong] and not has_crowd()
 
 
 def test_a_loop_is_not_kept() -> None:

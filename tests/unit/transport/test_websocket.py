@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from aibos_realtime.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, encode_frame, split_frames
+from aibos_realtime.transport import turns as turns_of_a_loop
 from aibos_realtime.transport import websocket
 from aibos_realtime.transport.websocket import PlainWebSocketTransport, WebSocketTransport
 from tests.loops import BOTH
@@ -202,6 +203,11 @@ async def turns(stream: Stream) -> int:
             return count
         await asyncio.sleep(0)
     raise AssertionError("the stream is not read again")
+
+
+@pytest.fixture(autouse=True)
+def _each_turn_fills_its_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_of_a_loop, "SHARE", 0.0)
 
 
 @pytest.fixture
