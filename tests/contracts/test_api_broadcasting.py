@@ -202,7 +202,11 @@ async def test_bad_names(server: RealtimeServer, room: str, event: str) -> None:
         await server.broadcaster.broadcast_to_room(room, event, {})
 
 
-@pytest.mark.parametrize("data", [object(), {1, 2, object()}, float("nan"), 2**60, "a\0b", "\ud800", {"a": [b"\xff", object()]}], ids=repr)
+@pytest.mark.parametrize(
+    "data",
+    [object(), {1, 2, object()}, float("nan"), 2**60, "a\0b", "\ud800", {"a": [b"\xff", object()]}],
+    ids=["an object", "a set with one", "not a number", "an integer beyond 2^53", "NUL", "half a surrogate", "an object inside"],
+)
 async def test_data_that_cannot_be_sent(server: RealtimeServer, data: Any) -> None:
     async with joined(server, ROOM) as peer:
         with pytest.raises(RealtimeError):

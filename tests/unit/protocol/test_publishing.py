@@ -44,7 +44,11 @@ def test_data_becomes_json() -> None:
     assert encode_data(None, 4) == b"null"
 
 
-@pytest.mark.parametrize("data", [object(), "a\0b", "\ud800", 2**53 + 1, math.nan, [math.inf]], ids=repr)
+@pytest.mark.parametrize(
+    "data",
+    [object(), "a\0b", "\ud800", 2**53 + 1, math.nan, [math.inf]],
+    ids=["an object", "NUL", "half a surrogate", "an integer beyond 2^53", "not a number", "infinity"],
+)
 def test_data_that_cannot_be_sent(data: object) -> None:
     with pytest.raises(ValidationError, match="^The data cannot be sent: "):
         encode_data(data, None)

@@ -371,8 +371,8 @@ async def test_a_stop_during_a_start_has_the_last_word(monkeypatch: pytest.Monke
     assert seen == [] and store.calls == ["close"]
 
 
-@pytest.mark.parametrize("hanging", [{"take"}, {"settle"}, {"send"}, {"close"}, {"take", "settle", "send", "close"}], ids="-".join)
-async def test_a_store_that_hangs_does_not_hold_up_the_stop(hanging: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hanging", [("take",), ("settle",), ("send",), ("close",), ("take", "settle", "send", "close")], ids="-".join)
+async def test_a_store_that_hangs_does_not_hold_up_the_stop(hanging: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     for where in (module, worker):
         monkeypatch.setattr(where, "GRACE", 0.05)
         monkeypatch.setattr(where, "LAST_WORDS", 0.05)
