@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,27 @@ from tests.servers.redis_sets import redis_kind as redis_kind
 from tests.servers.redis_sets import redis_url_any as redis_url_any
 from tests.servers.redis_sets import redis_urls as redis_urls
 
+ALONE = ("attacks", "unit/load", "fuzz/test_worst.py")
+"""Folders and files of tests that measure time or memory: nothing else runs beside them."""
+
 # No example fails for being slow: the machine may be busy. Under CI the examples are the same in each run; on a laptop they differ, and find more.
 settings.register_profile("project", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    alone = [Path(__file__).parent / part for part in ALONE]
+    for item in items:
+        if any(item.path.is_relative_to(part) for part in alone):
+            item.add_marker("alone")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was logged and printed goes from one process to another as UTF-8, which half a surrogate is not."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)
