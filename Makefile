@@ -22,7 +22,7 @@ serve: setup-run ## run the server with demo data; prints its address, a token a
 	@$(BIN)/aibos-realtime serve --demo $(ARGS)
 
 test: setup browser ## run every test, the ones with real servers too
-	@scripts/test $(ARGS)
+	@scripts/test $(BIN)/python -m pytest $(ARGS)
 
 integration: setup browser ## run only the tests with real sockets and servers
 	@$(BIN)/python -m pytest $(INTEGRATION) $(ARGS)

@@ -29,6 +29,9 @@ class Heard:
         self.room_timeout = room_timeout
         self.window = window
         self.all: list[tuple[str, ...]] = []
+        self.births: dict[tuple[str, str], str] = {}
+        """Of the life of the room that each of those who were told anew is in."""
+        self.ended: set[str] = set()
         self.changed = asyncio.Event()
 
     def reach(self, room_id: str) -> float:
@@ -45,6 +48,10 @@ class Heard:
 
     def user_left(self, room_id: str, user_id: str) -> None:
         self._note("left", room_id, user_id)
+
+    def user_is_in(self, room_id: str, user_id: str, birth: str) -> bool:
+        self.births[room_id, user_id] = birth
+        return birth not in self.ended
 
     def _note(self, *what: str) -> None:
         self.all.append(what)

@@ -418,6 +418,18 @@ async def test_a_redis_that_comes_back_empty_is_told_again_and_nobody_hears_of_i
     assert one.heard.all == [("created", "lobby"), ("joined", "lobby", "ann")] and two.heard.all == [("joined", "lobby", "bob")]
 
 
+async def test_who_is_told_anew_hears_in_which_life_of_the_room_he_is(rig: Directories) -> None:
+    one, two = await rig.nodes(2)
+    await one.enter("lobby", "ann")
+    for _, keys in groupby(await keys_of(one), lambda key: key.partition("}")[0]):
+        await one.client.command("DEL", *keys)
+    anew = (await two.enter("lobby", "bob")).room
+    one.directory.tell_again()
+    for _ in ("it is found out", "it is told"):
+        await one.directory.told("lobby")
+    assert one.heard.births == {("lobby", "ann"): anew.birth} and await two.users("lobby") == ["ann", "bob"]
+
+
 async def _has_both(node: Node) -> bool:
     found = await node.directory.find("lobby")
     return await node.users("lobby") == ["ann", "bob"] and found is not None and found.connection_count == 1

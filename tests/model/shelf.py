@@ -123,11 +123,12 @@ class Shelf:
         has_joined, since = self._add(room_id, room, node, user, role, who, self.now, is_loud=True)
         return [b"entered", has_created, has_joined, str(since).encode(), *self._words(room.meta)]
 
-    def _put(self, room_id: str, room: RoomState, node: str, words: list[Any]) -> int:
+    def _put(self, room_id: str, room: RoomState, node: str, words: list[Any]) -> Any:
         is_loud, user, role, who, since = words[:5]
         if room.meta is None:
             room.meta = self._made(room, words[5:])
-        return self._add(room_id, room, node, user, role, who, int(since), is_loud=bool(is_loud))[0]
+        has_joined, _ = self._add(room_id, room, node, user, role, who, int(since), is_loud=bool(is_loud))
+        return [has_joined, room.meta[0].encode()]
 
     def _remove(self, room_id: str, room: RoomState, node: str, words: list[Any]) -> int:
         is_loud, user, window = words

@@ -105,3 +105,17 @@ async def test_a_member_whose_second_join_fails_knows_that_he_is_out(world: Worl
     await world.advance(3.0)
     view = world.views[1]
     assert set(view.rooms) == set(view.socket.rooms)
+
+
+async def test_a_room_that_redis_forgot_and_that_is_destroyed_is_left_by_everybody(world: World) -> None:
+    """Redis was emptied, and ann's joining once more made the room anew, as another life of it, in which both were. When that was destroyed, they
+    stayed members: their nodes took them for members of the first life. In Redis they were not, and no node knew of them any more.
+    """
+    await world.join(0, ROOM, "plain")
+    await world.join(1, ROOM, "plain")
+    world.forget_all()
+    await world.join(0, ROOM, "plain")
+    await world.advance(10.0)
+    await world.ask(world.cluster.nodes[2].server.rooms.destroy_room(ROOM))
+    await world.settle()
+    assert [view.socket.rooms for view in world.views[:2]] == [frozenset(), frozenset()]

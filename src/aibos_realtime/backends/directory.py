@@ -75,6 +75,9 @@ class Listener(Protocol):
     def user_left(self, room_id: str, user_id: str) -> None:
         """A user who is on no node any more."""
 
+    def user_is_in(self, room_id: str, user_id: str, birth: str) -> bool:
+        """A user of this node, of whom the directory was told anew, is in this life of the room. False: it is over, and he is told anew once more."""
+
 
 class Directory(Protocol):
     """Coroutines raise `BrokerUnavailable` where the directory cannot be reached; then the outcome is unknown."""

@@ -350,6 +350,19 @@ class SharedRooms:
     def user_left(self, room_id: str, user_id: str) -> None:
         self._local.callbacks.notify("user.left", room_id, user_id)
 
+    def user_is_in(self, room_id: str, user_id: str, birth: str) -> bool:
+        room = self._local.by_id.get(room_id)
+        presence = room.users.get(user_id) if room is not None else None
+        if presence is None:
+            return True
+        if birth in self._ended:
+            if presence.birth != birth:
+                presence.birth = birth
+                return False
+            del self._ended[birth]  # it is there after all, see `_enter`
+        presence.birth = birth
+        return True
+
     # — inside —
 
     def _check(self, room_id: str) -> None:

@@ -248,15 +248,20 @@ class Teller:
         loud = int(volume > Volume.QUIET)
         if found is None or told is None:
             words: list[Word] = ["remove", loud, user_id, int(self._listener.reach(room_id) * 1000)]
-            hear = self._listener.user_left
         else:
             role, who, since = told
             words = ["put", loud, user_id, role, who, since, *draft_words(found.room, found.room.birth)]
-            hear = self._listener.user_joined
 
         def heard(outcome: Any) -> None:
-            if outcome == 1 and volume is Volume.LOUD:
-                hear(room_id, user_id)
+            if told is None:
+                if outcome == 1 and volume is Volume.LOUD:
+                    self._listener.user_left(room_id, user_id)
+                return
+            has_joined, birth = outcome
+            if has_joined == 1 and volume is Volume.LOUD:
+                self._listener.user_joined(room_id, user_id)
+            if not self._listener.user_is_in(room_id, user_id, birth.decode(errors="replace")):
+                self.tell(pair, Volume.QUIET)
 
         def failed() -> None:
             self._unsaid[pair] = max(volume, self._unsaid.get(pair, volume))

@@ -54,7 +54,7 @@ class Shard:
             case ["put", _, str(user), *_]:
                 is_new = (act.room, user) not in self.pairs
                 self.pairs.add((act.room, user))
-                return int(is_new)
+                return [int(is_new), b"birth"]
             case ["remove", _, str(user), _]:
                 is_there = (act.room, user) in self.pairs
                 self.pairs.discard((act.room, user))
@@ -207,6 +207,18 @@ async def test_a_shard_that_forgot_is_told_again(rig: Rig) -> None:
         await rig.teller.told()
         assert rig.shard.pairs == {("a", "ann"), ("b", "bob")} and rig.shard.sockets == {"a": 1} and rig.heard.all == expected
     assert rig.anew == 2
+
+
+async def test_who_is_in_a_life_that_is_over_is_told_once_more(rig: Rig) -> None:
+    rig.here("ann")
+    rig.heard.ended = {"birth"}
+    rig.teller.tell(("a", "ann"), Volume.QUIET)
+    while len(rig.shard.calls) < 2:
+        await settle()
+    rig.heard.ended = set()
+    await rig.teller.told()
+    assert rig.shard.calls == [1] * len(rig.shard.calls) and rig.heard.births == {("a", "ann"): "birth"}
+    assert rig.teller.is_idle and rig.shard.pairs == {("a", "ann")} and rig.heard.all == []
 
 
 async def test_after_the_end_nothing_is_told(rig: Rig) -> None:

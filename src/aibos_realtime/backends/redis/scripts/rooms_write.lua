@@ -212,15 +212,17 @@ function acts.enter(room)
     return {'entered', has_created, has_joined, since, unpack(meta)}
 end
 
--- Somebody is here, whatever the limits say.
+-- Somebody is here, whatever the limits say. Replies in which life of the room, too: it may have begun anew meanwhile.
 function acts.put(room)
     local is_loud, user, role, who, since, draft = take() == '1', take(), take(), take(), take(), take_draft()
-    if not read_meta(room) then
-        create(room, draft)
-    else
+    local meta = read_meta(room)
+    if meta then
         call('ZADD', rooms, 0, room.id)
+    else
+        meta = create(room, draft)
     end
-    return (put(room, user, role, who, since, is_loud))
+    local has_joined = put(room, user, role, who, since, is_loud)
+    return {has_joined, meta[1]}
 end
 
 function acts.remove(room)
