@@ -382,7 +382,7 @@ async def test_a_store_that_hangs_does_not_hold_up_the_stop(hanging: tuple[str, 
     queue.process("orders", lambda message: again.set() if message.data == "again" else None, concurrency=2)
     await queue.start()
     await settle()
-    store.hangs = hanging
+    store.hangs = set(hanging)
     sends = [asyncio.create_task(queue.send("orders", number)) for number in range(600)]  # more than one batch
     await settle()
     async with asyncio.timeout(2):
