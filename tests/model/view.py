@@ -240,7 +240,7 @@ class View:
             return
         at: Position | None = where[room]
         if at is None:
-            epoch = self._epoch_of(room, offset, message["id"])
+            epoch = self._epoch_of(room, offset, message)
         else:
             epoch = at.epoch
             missing = range(at.offset + 1, offset)
@@ -249,11 +249,15 @@ class View:
         self._check_content((room, epoch, offset), message)
         where[room] = Position(epoch, offset)
 
-    def _epoch_of(self, room: str, offset: int, id: str) -> str:
-        found = [place for place, entries in self._ledger.entries.items() if place[0] == room and place[2] == offset and entries[-1].id == id]
-        if not found:
+    def _epoch_of(self, room: str, offset: int, message: dict[str, Any]) -> str:
+        """The latest in which this event was there. Ids may be the same in several, of one person's event and another's."""
+        id, user_id = message["id"], message.get("userId")
+        entries = self._ledger.entries.items()
+        there = [(place, written[-1]) for place, written in entries if place[0] == room and place[2] == offset and written[-1].id == id]
+        if not there:
             raise self.fault(f"got {id} at {offset} of {room}, which was never there")
-        return found[-1][1]
+        found = [place for place, entry in there if entry.user_id == user_id and msgspec.json.decode(entry.data) == message["data"]]
+        return (found or [place for place, _ in there])[-1][1]
 
     def _check_content(self, place: tuple[str, str, int], message: dict[str, Any]) -> None:
         entry = self._ledger.find(place, message["id"].partition("~")[0])
