@@ -312,6 +312,7 @@ class World:
         if node is None:
             return
         is_calm = self.is_calm
+        at_once = [view for view in self.views if view.presented]  # the token may be taken up after the role was set
         for view in self.views:
             if view.user == user:
                 view.note_role(role)
@@ -322,7 +323,7 @@ class World:
             if view.user == user and not view.is_closed and view.socket.user is not None:
                 before, view.role = view.role, view.socket.user.role
                 view.note_role(view.role)
-                if is_calm and not view.presented and self.is_calm and not isinstance(outcome, RealtimeError):
+                if is_calm and view not in at_once and not view.presented and self.is_calm and not isinstance(outcome, RealtimeError):
                     if view.role != role:
                         raise view.fault(f"is {view.role} after it was made {role}")
                     self._check_rights(view, before)
