@@ -74,7 +74,7 @@ async def test_a_server_raises_its_limit_of_open_files_where_it_may() -> None:
     """With the 1,024 that most systems give a program to begin with, a server that was not begun by `serve` took 897 connections of its 1,000."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1138:
-        pytest.skip("this user may not open enough files")
+        pytest.skip("needs a user who may open 1,138 files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
         async with make_server() as server:

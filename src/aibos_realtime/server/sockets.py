@@ -47,10 +47,10 @@ TICK = 0.25
 SLICES = 4
 PAUSE = 0.5
 """Seconds: when a look comes so much too late, this node itself stood still, and what peers sent meanwhile is not read yet."""
-AFTER_CUT = 1.0
-"""Seconds within which what was cut is seen off."""
 GRACE = 2.0
 """Seconds after such a pause within which nobody is closed for what he may have sent, or taken, long ago."""
+AFTER_CUT = 1.0
+"""Seconds within which what was cut is seen off."""
 
 
 class Sockets:

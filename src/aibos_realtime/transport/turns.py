@@ -18,9 +18,6 @@ SHARE = 0.001
 """Seconds of a round: nobody else's turn begins after them. One turn there is in each round, however long it takes."""
 
 
-def _nothing() -> None: ...
-
-
 class Turns:
     """Those of one event loop, from whose thread alone they are used; see `running_turns`."""
 

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from aibos_realtime.transport import turns as module
-from aibos_realtime.transport.turns import _nothing, has_crowd, running_turns
+from aibos_realtime.transport.turns import has_crowd, running_turns
 from tests.loops import BOTH
 
 
@@ -94,7 +94,7 @@ async def test_what_goes_wrong_holds_up_nobody() -> None:
 
 def test_a_loop_is_not_kept() -> None:
     async def wait() -> None:
-        running_turns().wait(_nothing)
+        running_turns().wait(lambda: None)
         assert running_turns() is running_turns()
 
     for make in BOTH.values():
